@@ -1,0 +1,23 @@
+"""ATKD: adaptive teaching for knowledge distillation of autoregressive language models.
+
+The public face is lazy: importing any ``atkd`` module never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+_PUBLIC = {name: "atkd.objectives" for name in ("atkd_loss", "kd_loss", "token_terms", "METHODS")}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'atkd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
