@@ -33,7 +33,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` only if the block succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".part-{os.getpid()}-{target.name}")
     try:
         yield part
         os.replace(part, target)
@@ -44,7 +44,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 @contextlib.contextmanager
 def open_text(path: str | os.PathLike[str], mode: str = "r") -> Iterator[TextIO]:
     """UTF-8 text, LF line ends; `.gz` is (de)compressed, byte-reproducibly on writing."""
-    if not str(path).removesuffix(".part").endswith(".gz"):
+    if not str(path).endswith(".gz"):
         with open(path, mode, encoding="utf-8", newline="\n") as handle:
             yield handle
     elif mode == "r":
