@@ -1,0 +1,201 @@
+"""Objectives against a float64 reference written separately from the equations, and their identities."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import atkd
+from atkd import objectives
+
+
+def softmax(row: list[float]) -> list[float]:
+    top = max(row)
+    weights = [math.exp(value - top) for value in row]
+    return [weight / sum(weights) for weight in weights]
+
+
+def kl(p: list[float], q: list[float]) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def reference_terms(student: list[float], teacher: list[float], gold: int) -> dict[str, float]:
+    p, q = softmax(teacher), softmax(student)
+    u, v = sum(p) - p[gold], sum(q) - q[gold]
+    rest = [j for j in range(len(p)) if j != gold]
+    return {
+        "tkd": kl([p[gold], u], [q[gold], v]),
+        "dkd": kl([p[j] / u for j in rest], [q[j] / v for j in rest]),
+        "tkd_rev": kl([q[gold], v], [p[gold], u]),
+        "dkd_rev": kl([q[j] / v for j in rest], [p[j] / u for j in rest]),
+        "forward_kl": kl(p, q),
+        "reverse_kl": kl(q, p),
+        "u": u,
+        "v": v,
+    }
+
+
+def reference_atkd(rows: list[dict[str, float]], weight: float, share: float, suffix: str) -> float:
+    ordered = sorted(row["u"] for row in rows)
+    threshold = ordered[math.floor((1 - share) * (len(rows) - 1))]
+    easy = [row[f"dkd{suffix}"] for row in rows if row["u"] < threshold]
+    hard = [
+        row[f"tkd{suffix}"] + row[f"dkd{suffix}"] for row in rows if not row["u"] < threshold
+    ]
+    total = weight * sum(easy) / len(easy) if easy else 0.0
+    return total + ((1 - weight) * sum(hard) / len(hard) if hard else 0.0)
+
+
+def make(n: int, v: int, seed: int = 0, scale: float = 2.0) -> tuple[torch.Tensor, ...]:
+    noise = torch.Generator().manual_seed(seed)
+    student = torch.randn(n, v, generator=noise, dtype=torch.float64) * scale
+    teacher = torch.randn(n, v, generator=noise, dtype=torch.float64) * scale
+    return student, teacher, torch.randint(v, (n,), generator=noise)
+
+
+def reference(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> list[dict]:
+    rows = zip(student.tolist(), teacher.tolist(), targets.tolist(), strict=True)
+    return [reference_terms(*row) for row in rows]
+
+
+@pytest.mark.parametrize("n,v", [(1, 2), (7, 3), (26, 11), (40, 50)])
+def test_terms_equal_the_reference(n: int, v: int) -> None:
+    student, teacher, targets = make(n, v, seed=n)
+    rows = reference(student, teacher, targets)
+    terms = atkd.token_terms(student, teacher, targets)
+    for name, key in [("tkd", "tkd"), ("dkd", "dkd"), ("uncertainty", "u"), ("forward_kl",) * 2]:
+        expected = torch.tensor([row[key] for row in rows], dtype=torch.float64)
+        torch.testing.assert_close(terms[name], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "dkd"])
+def test_mean_losses_equal_the_reference(name: str) -> None:
+    student, teacher, targets = make(23, 9)
+    rows = reference(student, teacher, targets)
+    values = [row.get(name, 0.2 * row["tkd"] + row["dkd"]) for row in rows]
+    if name == "dkd":
+        values = [0.2 * row["tkd"] + row["dkd"] for row in rows]
+    loss = atkd.kd_loss(name, student, teacher, targets)
+    assert loss.item() == pytest.approx(sum(values) / len(values), rel=1e-10)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 26, 27])
+def test_atkd_equals_the_reference(n: int, share: float, reverse: bool) -> None:
+    student, teacher, targets = make(n, 9, seed=n)
+    rows = reference(student, teacher, targets)
+    loss = atkd.atkd_loss(student, teacher, targets, hard_fraction=share, reverse=reverse)
+    expected = reference_atkd(rows, 0.2, share, "_rev" if reverse else "")
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_identity_forward_and_reverse() -> None:
+    for row in reference(*make(50, 13)):
+        assert row["forward_kl"] == pytest.approx(row["tkd"] + row["u"] * row["dkd"], rel=1e-9)
+        assert row["reverse_kl"] == pytest.approx(
+            row["tkd_rev"] + row["v"] * row["dkd_rev"], rel=1e-9
+        )
+
+
+@pytest.mark.parametrize("name,options", [
+    ("forward_kl", {}), ("reverse_kl", {}), ("dkd", {}), ("atkd", {}), ("atkd", {"reverse": True}),
+])
+def test_gradients(name: str, options: dict) -> None:
+    student, teacher, targets = make(6, 5)
+    student.requires_grad_()
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return atkd.kd_loss(name, logits, teacher, targets, **options)
+
+    assert torch.autograd.gradcheck(loss, (student,))
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "dkd", "atkd"])
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+def test_extreme_logits_stay_finite(name: str, scale: float) -> None:
+    student, teacher, targets = (t.float() if t.is_floating_point() else t for t in make(8, 6))
+    student = (torch.sign(student) * scale).requires_grad_()
+    loss = atkd.kd_loss(name, student, torch.sign(teacher) * scale, targets)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(student.grad).all()
+
+
+def test_uncertainty_survives_certainty() -> None:
+    teacher = torch.tensor([[60.0, 0.0, 0.0]])
+    found = objectives.uncertainty(teacher, torch.tensor([0])).item()
+    assert found == pytest.approx(2 * math.exp(-60), rel=1e-5)
+
+
+def test_ties_and_the_median_are_hard() -> None:
+    u = torch.tensor([0.1, 0.2, 0.2, 0.9])
+    assert objectives.easy_tokens(u).tolist() == [True, False, False, False]
+    assert objectives.easy_tokens(torch.full((5,), 0.3)).sum() == 0
+    assert objectives.easy_tokens(u, 0.5, "topk").tolist() == [True, False, False, False]
+    assert objectives.easy_tokens(u, 0.0, "topk").all()
+
+
+def test_pieces_add_up_to_the_whole() -> None:
+    student, teacher, targets = make(20, 7)
+    weights = objectives.token_weights("atkd", objectives.uncertainty(teacher, targets), {})
+    pieces = [
+        objectives.weighted_loss(
+            "atkd", student[s], teacher[s], targets[s], objectives.Weights(*(w[s] for w in weights)), {}
+        )
+        for s in (slice(0, 3), slice(3, 20))
+    ]
+    assert sum(pieces).item() == pytest.approx(atkd.atkd_loss(student, teacher, targets).item())
+
+
+def test_mask_shape_and_gradient_to_student_only() -> None:
+    student, teacher, targets = make(12, 6)
+    student, teacher = student.view(3, 4, 6), teacher.view(3, 4, 6).requires_grad_()
+    student.requires_grad_()
+    targets = targets.view(3, 4).clone()
+    targets[0] = -100
+    loss = atkd.atkd_loss(student, teacher, targets)
+    loss.backward()
+    assert teacher.grad is None and (student.grad[0] == 0).all() and (student.grad[1] != 0).any()
+    same = atkd.atkd_loss(student[1:], teacher[1:], targets[1:])
+    assert loss.item() == pytest.approx(same.item(), rel=1e-12)
+
+
+def test_nothing_supervised_is_zero_with_a_graph() -> None:
+    student, teacher, targets = make(3, 4)
+    student.requires_grad_()
+    loss = atkd.atkd_loss(student, teacher, torch.full_like(targets, -100))
+    loss.backward()
+    assert loss.item() == 0 and (student.grad == 0).all()
+
+
+@pytest.mark.parametrize("change,words", [
+    (lambda s, t, g: (s[:, :3], t, g), r"\(5, 3\)"),
+    (lambda s, t, g: (s, t, g[:2]), r"targets \(2,\)"),
+    (lambda s, t, g: (s, t, g + 4), "outside the vocabulary"),
+])
+def test_mismatch_is_refused(change, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        atkd.atkd_loss(*change(*make(5, 4)))
+
+
+@pytest.mark.parametrize("option", [{"easy_weight": 1.5}, {"hard_fraction": -0.1}, {"split": "x"}])
+def test_settings_outside_their_range_are_refused(option: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        atkd.atkd_loss(*make(5, 4), **option)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(2, 20), st.integers(0, 10**6), st.floats(0.1, 8))
+def test_divergences_are_positive_and_zero_when_equal(n: int, v: int, seed: int, scale: float) -> None:
+    student, teacher, targets = make(n, v, seed, scale)
+    for name in ("forward_kl", "reverse_kl"):
+        assert atkd.kd_loss(name, student, teacher, targets) >= -1e-12
+        assert atkd.kd_loss(name, teacher, teacher, targets).abs() < 1e-12
+    swapped = atkd.kd_loss("forward_kl", teacher, student, targets)
+    assert atkd.kd_loss("reverse_kl", student, teacher, targets).item() == pytest.approx(
+        swapped.item(), rel=1e-12
+    )
