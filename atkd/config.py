@@ -1,0 +1,230 @@
+"""A configuration: validated against the schema, with its defaults, and the grid of runs it spans."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from atkd.files import InputError
+
+SCHEMA = Path(__file__).resolve().parent.parent / "workflow/schemas/config.schema.yaml"
+GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
+UNDERSTANDING = ("mmlu", "drop", "bbh")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated model; `-` stands for no student, or no teacher."""
+
+    family: str
+    student: str
+    teacher: str
+    method: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Name of the run in score files, and its folder under runs/."""
+        return f"{self.family}/{self.student}/{self.teacher}/{self.method}/{self.seed}"
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The configuration's JSON schema."""
+    import yaml
+
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def checked(config: Mapping[str, Any], methods: Iterable[str]) -> dict[str, Any]:
+    """The configuration with every default filled in; InputError names the first bad key.
+
+    `methods` are the known method names.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    filled = copy.deepcopy(dict(config))
+    error = best_match(Draft202012Validator(schema()).iter_errors(filled), key=_depth)
+    if error is not None:
+        raise InputError(_message(error))
+    _fill(schema(), filled)
+    _check_methods(filled, list(methods))
+    _check_pairs(filled)
+    _check_evaluation(filled)
+    return filled
+
+
+def _depth(error: Any) -> Any:
+    return (len(error.path), error.validator not in ("anyOf", "oneOf"))
+
+
+def _message(error: Any) -> str:
+    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(name for name in error.instance if name not in known)
+        return f"config key {key}: unknown key {unknown!r}{_nearest(unknown, known)}"
+    if error.validator == "propertyNames":
+        return f"config key {key}: unknown name {error.message}"
+    if error.validator == "required":
+        return f"config key {key}: {error.message}"
+    found = json.dumps(error.instance, default=str)
+    found = found if len(found) <= 80 else found[:77] + "..."
+    why = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    return f"config key {key}: found {found}; expected {_expected(error)}. {why}".rstrip()
+
+
+def _expected(error: Any) -> str:
+    value = error.validator_value
+    words = {
+        "type": f"{value}",
+        "minimum": f"a number of at least {value}",
+        "exclusiveMinimum": f"a number above {value}",
+        "maximum": f"a number of at most {value}",
+        "exclusiveMaximum": f"a number below {value}",
+        "enum": f"one of {value}",
+        "minItems": f"a list of at least {value}",
+        "minProperties": f"a mapping with at least {value} key",
+        "uniqueItems": "no item twice",
+        "pattern": f"a match of {value}",
+    }
+    return words.get(error.validator, f"{error.validator} {value}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f"; expected one of {', '.join(known)}"
+
+
+def _fill(node: Mapping[str, Any], value: Any) -> None:
+    if "$ref" in node:
+        target: Any = schema()
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        _fill(target, value)
+    if isinstance(value, list):
+        for item in value:
+            _fill(node.get("items", {}), item)
+    if not isinstance(value, dict):
+        return
+    properties = node.get("properties", {})
+    for name, child in properties.items():
+        if name not in value and "default" in child:
+            value[name] = copy.deepcopy(child["default"])
+    for name, item in value.items():
+        extra = node.get("additionalProperties")
+        child = properties.get(name, extra if isinstance(extra, dict) else {})
+        _fill(child, item)
+
+
+def _check_methods(config: dict[str, Any], known: list[str]) -> None:
+    for place, names in (("methods", config["methods"]), ("method_settings", config["method_settings"])):
+        for name in names:
+            if name not in known:
+                raise InputError(f"config key {place}: unknown method {name!r}{_nearest(name, known)}")
+
+
+def _check_pairs(config: dict[str, Any]) -> None:
+    for number, pair in enumerate(config["pairs"]):
+        families = config["families"]
+        if pair["family"] not in families:
+            hint = _nearest(pair["family"], families)
+            raise InputError(f"config key pairs.{number}.family: unknown {pair['family']!r}{hint}")
+        sizes = families[pair["family"]]["models"]
+        for role in ("student", "teacher"):
+            if pair[role] not in sizes:
+                hint = _nearest(pair[role], sizes)
+                raise InputError(f"config key pairs.{number}.{role}: unknown {pair[role]!r}{hint}")
+        if pair["student"] == pair["teacher"]:
+            raise InputError(f"config key pairs.{number}: teacher and student are both {pair['student']!r}")
+    for family, size in models(config):
+        _check_model(config, family, size)
+
+
+def _check_model(config: dict[str, Any], family: str, size: str) -> None:
+    source = config["families"][family]["models"][size]
+    kinds = [kind for kind in ("build", "folder", "hub") if kind in source]
+    if len(kinds) != 1:
+        key = f"families.{family}.models.{size}"
+        raise InputError(f"config key {key}: found {kinds}; expected exactly one of build, folder, hub")
+    training = config["training"]
+    if kinds == ["build"] and "base" not in training and not training["student"]["allow_random_student"]:
+        raise InputError(
+            f"config key training.base: missing, but {family} {size} is built from scratch; distilling "
+            "into random weights fails (set training.student.allow_random_student to insist)"
+        )
+
+
+def _check_evaluation(config: dict[str, Any]) -> None:
+    evaluation, tasks = config["evaluation"], [*config["tasks"], *config["extra_tasks"]]
+    for task in evaluation["limit"]:
+        if task not in [*GENERATION, *UNDERSTANDING, "unseen"]:
+            raise InputError(f"config key evaluation.limit: unknown task {task!r}{_nearest(task, tasks)}")
+    longest = max(evaluation["max_new_tokens"].values())
+    if longest >= evaluation["context"]:
+        raise InputError(
+            f"config key evaluation.context: found {evaluation['context']}; expected more than the "
+            f"longest answer, {longest} tokens (evaluation.max_new_tokens)"
+        )
+
+
+def model_seed(config: Mapping[str, Any], seed: int) -> int:
+    """Seed of the base and teacher that a run of `seed` uses."""
+    return seed if config["seeds_cover"] == "all" else 0
+
+
+def models(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(family, size) of every model the pairs name, in their order."""
+    found: dict[tuple[str, str], None] = {}
+    for pair in config["pairs"]:
+        found[pair["family"], pair["student"]] = None
+        found[pair["family"], pair["teacher"]] = None
+    return list(found)
+
+
+def runs(config: Mapping[str, Any], needs_teacher: Mapping[str, bool]) -> list[Run]:
+    """Every model to evaluate, controls included, each once and in a stable order.
+
+    `needs_teacher` maps a method to whether a teacher enters it; the others are trained once per
+    student.
+    """
+    found: dict[Run, None] = {}
+    for pair, seed in ((pair, seed) for pair in config["pairs"] for seed in config["seeds"]):
+        family, student, teacher = pair["family"], pair["student"], pair["teacher"]
+        found[Run(family, "-", teacher, "teacher", model_seed(config, seed))] = None
+        for method in config["methods"]:
+            found[_run(config, family, student, teacher if needs_teacher[method] else "-", method, seed)] = None
+    return list(found)
+
+
+def _run(config: Mapping[str, Any], family: str, student: str, teacher: str, method: str, seed: int) -> Run:
+    return Run(family, student, teacher, method, model_seed(config, seed) if method == "none" else seed)
+
+
+def training(config: Mapping[str, Any], family: str, size: str, role: str) -> dict[str, Any]:
+    """Settings of training `size` as `role` (base, teacher, student), the size's overrides applied."""
+    common = config["training"].get(role, config["training"]["student"])
+    own = config["families"][family]["models"][size].get("training", {}).get(role, {})
+    kept = {key: value for key, value in common.items() if key != "allow_random_student"}
+    return kept | own
+
+
+def rooted(config: Mapping[str, Any], path: str, root: str | None) -> str:
+    """`path` under the data root; InputError when it is relative and no root is known."""
+    if Path(path).is_absolute():
+        return path
+    if not root:
+        raise InputError(
+            f"config key data_root: missing, but {path!r} lies under it; set it, or the environment "
+            "variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
+        )
+    return str(Path(root) / path)
+
