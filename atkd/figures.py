@@ -1,0 +1,293 @@
+"""Tables' numbers -> figures: scaling plots per family and together, ATKD's gain per task.
+
+`python -m atkd.figures --tables tables --output figures` reads `estimates.csv` and
+`differences.csv`, writes each figure as .svg (same bytes every time), .png and a caption (.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atkd.files import InputError, atomic_path, cli, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; a marker each for print in grey.
+STYLES = {"supervised_kd": ("#0072B2", "o"), "reverse_kd": ("#D55E00", "s")}
+STYLES |= {"imitkd": ("#009E73", "^"), "f_distill": ("#CC79A7", "D"), "gkd": ("#B8860B", "v")}
+STYLES |= {"seqkd": ("#4D4D4D", "P"), "dkd": ("#56B4E9", "X")}
+SPARE = ("#7A5195", "h")
+CONTROLS = ("teacher", "none", "sft")
+FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
+SETTINGS: dict[str, Any] = {
+    "svg.hashsalt": "atkd",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.7,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelcolor": "#333333",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "text.color": "#222222",
+    "figure.facecolor": "white",
+}
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A CSV that the tables stage wrote."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"{path}: expected a CSV written by atkd.tables ({error})") from None
+
+
+def size(text: str) -> float:
+    """Parameters meant by a size label such as 6.7b."""
+    unit = {"k": 1e3, "m": 1e6, "b": 1e9}.get(text[-1:].lower())
+    try:
+        return float(text[:-1]) * (unit or 1.0)
+    except ValueError:
+        raise InputError(f"teacher size {text!r}: expected a label such as 125m or 6.7b") from None
+
+
+def style(method: str) -> dict[str, Any]:
+    """ATKD solid and filled, its baseline dashed and hollow in the same hue."""
+    colour, marker = STYLES.get(method.removesuffix("_atkd"), SPARE)
+    ours = method.endswith("_atkd")
+    face = {"markerfacecolor": colour if ours else "white", "zorder": 4 if ours else 3}
+    line = {"linestyle": "-" if ours else (0, (4, 2)), "linewidth": 1.9 if ours else 1.3}
+    return {"color": colour, "marker": marker, "markersize": 5.2, "markeredgewidth": 1.2} | face | line
+
+
+def scaling_panel(axes: Axes, part: pd.DataFrame) -> None:
+    """One family's average against teacher size."""
+    part = part.assign(x=[size(t) if t != "-" else 0.0 for t in part.teacher])
+    students = part[~part.method.isin(CONTROLS)]
+    methods = list(dict.fromkeys(students.method))
+    for place, method in enumerate(methods):
+        rows = students[students.method == method].sort_values("x")
+        x = rows.x * 1.018 ** (place - (len(methods) - 1) / 2)  # apart, so that bars can be read
+        bars = [rows.value - rows.low, rows.high - rows.value]
+        look = style(method)
+        axes.errorbar(x, rows.value, bars, fmt="none", ecolor=look["color"], alpha=0.45, lw=1)
+        axes.plot(x, rows.value, label=rows.label.iloc[0], **look)
+    inside = part[part.method != "teacher"] if students.empty else students
+    sft = part[part.method == "sft"]
+    low = min([*inside.low.fillna(inside.value), *sft.value])
+    high = max([*inside.high.fillna(inside.value), *sft.value])
+    margin = 0.12 * ((high - low) or 1.0)
+    axes.set_ylim(low - margin, high + 1.4 * margin)
+    sizes = {s: t.upper() for s, t in zip(part.x, part.teacher, strict=True) if s}
+    _size_axis(axes, sizes)
+    _level(axes, sft, "#222222", (0, (1, 1.5)))
+    _level(axes, part[part.method == "none"], "#777777", (0, (1, 1.5)))
+    _teachers(axes, part[part.method == "teacher"])
+
+
+def _size_axis(axes: Axes, sizes: dict[float, str]) -> None:
+    import numpy as np
+
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(list(sizes), list(sizes.values()))
+    if sizes:
+        logs = np.log(list(sizes))
+        pad = 0.14 * (logs.max() - logs.min()) or 0.5
+        axes.set_xlim(np.exp(logs.min() - pad), np.exp(logs.max() + pad))
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def _level(axes: Axes, rows: pd.DataFrame, colour: str, dashes: Any) -> None:
+    """A horizontal line for a student without a teacher, or a note where it lies off the panel."""
+    if rows.empty:
+        return
+    name, value = rows.label.iloc[0], rows.value.mean()
+    low, high = axes.get_ylim()
+    spot = {"color": colour, "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
+    if low <= value <= high:
+        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.2, zorder=2)
+        shift = 0.012 * (high - low)
+        axes.text(0.99, value + shift, f"{name} {value:.1f}", ha="right", va="bottom", **spot)
+    else:
+        spot["transform"] = axes.transAxes
+        word = f"↓ {name} {value:.1f}" if value < low else f"↑ {name} {value:.1f}"
+        axes.text(0.99, 0.015, word, ha="right", va="bottom", **spot)
+
+
+def _teachers(axes: Axes, rows: pd.DataFrame) -> None:
+    """Grey teacher markers; at the panel's upper edge, with the value, where they lie above it."""
+    low, high = axes.get_ylim()
+    for row in rows.itertuples():
+        inside = low <= row.value <= high
+        y = min(max(row.value, low), high)
+        look = {"marker": "*" if inside else "^", "markersize": 8 if inside else 5.5}
+        axes.plot([row.x], [y], color="#999999", linestyle="", clip_on=False, zorder=5, **look)
+        offset = (0, 6) if row.value >= low else (0, -12)
+        text = {"ha": "center", "fontsize": 7.5, "color": "#777777"}
+        word = f"teacher {row.value:.1f}"
+        axes.annotate(word, (row.x, y), offset, textcoords="offset points", **text)
+
+
+def scaling(part: pd.DataFrame, families: list[str]) -> Figure:
+    """Student's average score against the teacher's size, a panel per family."""
+    import matplotlib.pyplot as plt
+
+    width = 4.6 if len(families) == 1 else 1.0 + 3.1 * len(families)
+    figure, grid = plt.subplots(1, len(families), figsize=(width, 3.7), squeeze=False)
+    named: dict[str, Any] = {}
+    for axes, family in zip(grid[0], families, strict=True):
+        rows = part[part.family == family]
+        scaling_panel(axes, rows)
+        students = [s.upper() for s in dict.fromkeys(rows.student) if s != "-"]
+        title = f"{FAMILIES.get(family, family)}, student {', '.join(students)}"
+        axes.set_title(title, pad=20, loc="left")
+        axes.set_xlabel("Teacher size (log scale)")
+        handles, labels = axes.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    grid[0][0].set_ylabel(f"{part.task_label.iloc[0]} score over {part.tasks.max()} tasks (%)")
+    _legend(figure, named, 2 if len(families) == 1 else 4)
+    return figure
+
+
+def _legend(figure: Figure, named: dict[str, Any], columns: int) -> None:
+    """One legend under the panels: baselines in the first row or column, ATKD beside them."""
+    rows = -(-len(named) // columns)
+    room = (0.28 + 0.19 * rows) / figure.get_figheight() if named else 0.0
+    figure.set_figheight(figure.get_figheight() + 0.19 * rows)
+    figure.tight_layout(rect=(0, room, 1, 1), w_pad=2.0)
+    if named:
+        look = {"frameon": False, "handlelength": 2.8, "columnspacing": 1.8, "fontsize": 8}
+        where = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.005)}
+        figure.legend(named.values(), named.keys(), ncols=columns, **where, **look)
+
+
+def gains(part: pd.DataFrame) -> Figure:
+    """Heatmap of ATKD minus its baseline: a block per baseline, a row per pair."""
+    import matplotlib.pyplot as plt
+
+    methods = list(dict.fromkeys(part.method))
+    columns = list(dict.fromkeys(part.task))
+    heads = dict(zip(part.task, part.task_label, strict=True))
+    pairs = part[["family", "student", "teacher", "method"]].drop_duplicates()
+    counts = [int((pairs.method == method).sum()) for method in methods]
+    height = 1.5 + 0.29 * sum(counts) + 0.42 * len(methods)
+    shape = {"figsize": (2.5 + 0.62 * len(columns), height), "squeeze": False}
+    figure, grid = plt.subplots(len(methods), 1, height_ratios=counts, sharex=True, **shape)
+    bound = max(float(part.value.abs().max()), 0.1)
+    for axes, method in zip(grid[:, 0], methods, strict=True):
+        gain_block(axes, part[part.method == method], columns, bound)
+    grid[0][0].set_xticks(range(len(columns)), [heads[c].replace(" (", "\n(") for c in columns])
+    grid[0][0].xaxis.set_tick_params(labeltop=True, labelbottom=False, labelrotation=40)
+    for text in grid[0][0].get_xticklabels():
+        text.set(ha="left", rotation_mode="anchor", fontsize=7.5)
+    figure.tight_layout(h_pad=1.1)
+    return figure
+
+
+def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float) -> None:
+    """One baseline's rows: colour is the gain, bold where the interval leaves zero out."""
+    names = list(dict.fromkeys(zip(part.family, part.student, part.teacher, strict=True)))
+    wide = part.pivot_table(index=["family", "student", "teacher"], columns="task", values="value")
+    wide = wide.reindex(index=names, columns=columns)
+    axes.imshow(wide, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
+    for row in part.itertuples():
+        y, x = names.index((row.family, row.student, row.teacher)), columns.index(row.task)
+        sure = row.low > 0 or row.high < 0
+        look = {"fontsize": 7.5, "weight": "bold" if sure else "normal"}
+        colour = "white" if abs(row.value) > 0.72 * bound else "#222222"
+        word = f"{row.value:+.1f}".replace("-", "−")
+        axes.text(x, y, word, ha="center", va="center", color=colour, **look)
+    rows = [f"{FAMILIES.get(f, f)} {s.upper()} ← {t.upper()}" for f, s, t in names]
+    axes.set_yticks(range(len(names)), rows, fontsize=8)
+    axes.set_title(part.label.iloc[0], loc="left", fontsize=9)
+    axes.tick_params(length=0)
+    for edge in axes.spines.values():
+        edge.set_visible(False)
+    for at in range(1, len(columns)):
+        axes.axvline(at - 0.5, color="white", linewidth=1.2)
+    for at in range(1, len(names)):
+        thick = 3.0 if names[at][0] != names[at - 1][0] else 1.2
+        axes.axhline(at - 0.5, color="white", linewidth=thick)
+
+
+def caption(part: pd.DataFrame, text: str) -> str:
+    """A caption that ends with metric, direction, documents, seeds and what intervals cover."""
+    seeds = " or ".join(str(s) for s in sorted({int(s) for s in part.seeds}))
+    over = " or ".join(sorted(set(part.over)))
+    about = "ROUGE-L F for generation, prefix match for MMLU, DROP and BBH, in percent"
+    text += f" Metric: the task's own score ({about}); higher is better."
+    text += f" At most {part.documents.max()} documents a point; seeds: {seeds}."
+    text += f" Intervals are 95 % over {over}."
+    if part.task_label.str.contains("(world)", regex=False).any() or part.world.any():
+        text += " The tasks are the embedded world's analogues of the paper's tasks, not the real sets."
+    return text
+
+
+def save(figure: Figure, name: str, text: str, output: Path) -> None:
+    """Writes <name>.svg, .png and .txt; no date and a fixed salt keep the SVG's bytes fixed."""
+    import matplotlib.pyplot as plt
+
+    for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
+        with atomic_path(output / f"{name}.{kind}") as part:
+            figure.savefig(part, format=kind, bbox_inches="tight", **extra)
+    write_text(output / f"{name}.txt", text + "\n")
+    plt.close(figure)
+
+
+def draw(tables: str | Path, output: str | Path) -> list[str]:
+    """Draws every figure the tables folder has numbers for; returns their names."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    frame, changes = (read(Path(tables) / f"{n}.csv") for n in ("estimates", "differences"))
+    world = bool(frame.task_label.str.contains("(world)", regex=False).any())
+    frame, changes = frame.assign(world=world), changes.assign(world=world)
+    part = frame[(frame.metric == "score") & (frame.task == "average")]
+    families = list(dict.fromkeys(part.family))
+    drawn = {"scaling": families} | {f"scaling_{family}": [family] for family in families}
+    gain = changes[(changes.kind == "gain") & (changes.metric == "score")]
+    with plt.rc_context(SETTINGS):
+        for name, shown in drawn.items():
+            rows = part[part.family.isin(shown)]
+            save(scaling(rows, shown), name, caption(rows, SCALING), Path(output))
+        if len(gain):
+            save(gains(gain), "gains", caption(gain, GAINS), Path(output))
+    return [*drawn, *(["gains"] if len(gain) else [])]
+
+
+SCALING = (
+    "Student's average score against its teacher's size. Solid: with ATKD; dashed: the same method "
+    "without. Dotted lines: the student fine-tuned without a teacher (SFT), and untrained. Grey: the "
+    "teachers themselves; values beyond the panel are written at its edge."
+)
+GAINS = (
+    "ATKD's gain in points: the score with ATKD minus the same method without, per pair and task. "
+    "Bold: the 95 % interval leaves zero out (not corrected for the number of cells)."
+)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m atkd.figures", description=__doc__)
+    parser.add_argument("--tables", required=True, help="folder written by atkd.tables")
+    parser.add_argument("--output", required=True, help="folder for the figures")
+    draw(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    cli(main)
