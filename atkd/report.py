@@ -1,0 +1,237 @@
+"""A run as one page, frozen, redrawn, summed up.
+
+`python -m atkd.report html --run results/world` writes `index.html`; `freeze` copies a finished
+run's score files and provenance; `redraw` draws every table and figure from a frozen folder;
+`summary` prints what finished, whether the controls are in order, and where the time went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import shutil
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from atkd import figures, tables
+from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_json, write_text
+
+SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
+MINIATURE = (
+    "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. For the "
+    "paper's own models and data: snakemake --configfile config/paper.yaml (GPUs; nothing starts by "
+    "accident, add -n to see what it would run)."
+)
+STYLE = """
+:root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--line:#d9dee3;--paper:#fdfdfc;--tint:#f2f4f6;
+--good:#176b45;--bad:#a4262c}
+@media(prefers-color-scheme:dark){:root{--ink:#e3e7ea;--soft:#9aa5ae;--line:#3a424a;--paper:#16191d;
+--tint:#20252a;--good:#63c496;--bad:#ff8a80}}
+body{font:16px/1.55 Charter,Georgia,serif;color:var(--ink);background:var(--paper);margin:0 auto;
+max-width:76rem;padding:2.5rem 1.5rem 5rem}
+h1{font-size:2rem;line-height:1.2;margin:0 0 .3rem}h2{margin:3rem 0 .8rem;padding-top:.8rem;
+border-top:1px solid var(--line);font-size:1.35rem}h3{font-size:1.02rem;margin:1.8rem 0 .4rem}
+p,li{max-width:46rem}.soft,.note,figcaption{color:var(--soft);font-size:.88rem;line-height:1.45}
+.verdict{border-left:5px solid var(--good);background:var(--tint);padding:.7rem 1rem;font-weight:600}
+.verdict.bad{border-color:var(--bad);color:var(--bad)}.scroll{overflow-x:auto}
+table{border-collapse:collapse;font:13px/1.35 ui-sans-serif,system-ui,sans-serif;
+font-variant-numeric:tabular-nums;border-top:2px solid var(--ink);border-bottom:2px solid var(--ink)}
+th,td{padding:.28rem .6rem;text-align:right;white-space:nowrap}th{white-space:normal;vertical-align:bottom;
+border-bottom:1px solid var(--ink);min-width:3.6rem}th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}
+tr.rule td{border-top:1px solid var(--line)}tr:hover td{background:var(--tint)}
+figure{margin:1.2rem 0 2rem}figure img{background:#fff;max-width:100%;border-radius:4px;padding:.6rem;
+box-sizing:border-box}code,pre{font:13px/1.5 ui-monospace,monospace}pre{background:var(--tint);
+padding:.8rem 1rem;overflow-x:auto}nav a{margin-right:1.1rem}a{color:inherit}details{margin:.8rem 0}
+"""
+
+
+def gather(run: Path, paths: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """One run's provenance from its jobs' records; each distinct value once, settings by hash.
+
+    Without job records (a frozen folder) the folder's own provenance.json is returned.
+    """
+    found = sorted(set(map(Path, paths)) or {*run.glob("**/*provenance.json")})
+    found = [path for path in found if path.resolve() != (run / "provenance.json").resolve()]
+    if not found and (run / "provenance.json").is_file():
+        return dict(read_json(run / "provenance.json"))
+    jobs = [dict(read_json(path)) for path in found]
+    merged: dict[str, Any] = {"jobs": len(jobs)}
+    for key in ("commit", "machine", "device", "dtype", "seed"):
+        merged[key + "s"] = sorted({str(job[key]) for job in jobs if job.get(key) is not None})
+    pairs = {(k, str(v)) for job in jobs for k, v in job.get("versions", {}).items()}
+    merged["versions"] = {k: sorted(v for n, v in pairs if n == k) for k in sorted({*dict(pairs)})}
+    shown = ("stage", "run", "seed", "settings_hash")
+    records = ({key: job.get(key) for key in shown} for job in jobs)
+    merged["runs"] = sorted(records, key=lambda job: (str(job["stage"]), str(job["run"])))
+    merged["settings"] = {
+        str(job["settings_hash"]): job.get("settings") for job in jobs if "settings_hash" in job
+    }
+    return merged
+
+
+def missing(run: Path) -> list[str]:
+    """What keeps a run from being complete and consistent; empty when nothing does."""
+    absent = [f"{name}: file not found" for name in SCORE_FILES if not (run / name).is_file()]
+    if absent:
+        return absent
+    frame = tables.read_csv(run / "scores.csv", [*tables.KEYS, "seed", "task", "metric", "value"])
+    tasks, seeds = set(frame.task), sorted(set(frame.seed))
+    cells = {tuple(cell) for cell in frame[tables.KEYS].drop_duplicates().to_numpy()}
+    students = {cell for cell in cells if cell[2] != "-" and cell[3] != "teacher"}
+    wanted = {(f, s, t, m) for f, s, t, _ in students for *_, m in students}
+    wanted |= {(f, s, "-", m) for f, s, *_ in students for m in ("none", "sft")}
+    wanted |= {(f, "-", t, "teacher") for f, _, t, _ in students}
+    out = [f"{'/'.join(cell)}: no scores" for cell in sorted(wanted - cells)]
+    for key, part in frame.groupby([*tables.KEYS, "seed"]):
+        lack = sorted(tasks - set(part.task))
+        out += [f"{'/'.join(map(str, key))}: task {lack[0]} has no score"] if lack else []
+    for key, part in frame.groupby(tables.KEYS):
+        lack = sorted(set(seeds) - set(part.seed))
+        out += [f"{'/'.join(key)}: seed {lack[0]} has no score"] if lack else []
+    return out or _disagreements(run, frame)
+
+
+def _disagreements(run: Path, frame: Any) -> list[str]:
+    loaded = tables.load(run / "scores.csv", run / "documents.csv.gz")
+    ours = tables.estimates(loaded, {(cell,): "cell" for cell in loaded.rows})
+    found = {(*(row[k] for k in tables.KEYS), row["task"], row["metric"]): row for row in ours}
+    out = []
+    means = frame[frame.metric.isin(list(tables.METRICS))]
+    for key, value in means.groupby([*tables.KEYS, "task", "metric"]).value.mean().items():
+        other = found[key]["value"] if key in found else None
+        if other is None or abs(other - value) > 0.01:
+            out.append(f"{'/'.join(key)}: scores.csv has {value}, its documents give {other}")
+    return out
+
+
+def freeze(run: Path, output: Path) -> None:
+    """Copies a complete run's score files and provenance (no weights) into `output`."""
+    lacks = missing(run)
+    if lacks:
+        more = f" (and {len(lacks) - 1} more)" if len(lacks) > 1 else ""
+        raise InputError(f"{run}: not a complete run: {lacks[0]}{more}; expected a finished run")
+    record = gather(run)
+    for name in SCORE_FILES:
+        with atomic_path(output / name) as part:
+            shutil.copyfile(run / name, part)
+    record["files"] = {name: sha256(output / name) for name in SCORE_FILES}
+    write_json(output / "provenance.json", record)
+
+
+def html_table(table: tables.Table) -> str:
+    """A table as HTML, all text escaped."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.heads)
+    body, rule = [], ""
+    for row in table.rows:
+        if row is None:
+            rule = ' class="rule"'
+            continue
+        body.append(f"<tr{rule}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
+        rule = ""
+    notes = "<br>".join(map(escape, table.notes))
+    grid = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<h3>{escape(table.title)}</h3><div class="scroll">{grid}</div><p class="note">{notes}</p>'
+
+
+def html_figure(folder: Path, name: str) -> str:
+    """A figure inline, its caption below it."""
+    data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+    text = escape((folder / f"{name}.txt").read_text(encoding="utf-8").strip())
+    image = f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
+
+
+def html_provenance(record: dict[str, Any]) -> str:
+    """Commit, versions and seeds at a glance; the settings folded away."""
+    rows = [(k, ", ".join(map(str, record[k]))) for k in ("commits", "devices", "dtypes", "seeds")
+            if record.get(k)]  # fmt: skip
+    rows += [(name, ", ".join(found)) for name, found in record.get("versions", {}).items()]
+    lines = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows)
+    return f"<p>{record.get('jobs', 0)} jobs left a record.</p><table>{lines}</table>"
+
+
+def page(config: str, found: list[tables.Table], folder: Path, record: dict[str, Any]) -> str:
+    """The whole page, self-contained."""
+    by_name = {table.name: table for table in found}
+    drawn = [name for name in ("scaling", "gains") if (folder / f"{name}.svg").is_file()]
+    said = by_name["controls"].notes[0]
+    bad = "" if said.startswith("Controls in order") else " bad"
+    parts = [f"<h1>Knowledge distillation benchmark: {escape(config)}</h1>"]
+    parts += [f'<p class="soft">{escape(MINIATURE)}</p>'] if tables.is_world(config) else []
+    parts += [f'<p class="verdict{bad}">{escape(said)}</p>']
+    links = ("figures", "scores", "controls", "more", "costs", "provenance")
+    parts += ["<nav>" + "".join(f'<a href="#{n}">{n.capitalize()}</a>' for n in links) + "</nav>"]
+    groups = {"scores": "main_", "controls": "controls", "more": ("bits", "extra", "published")}
+    groups |= {"costs": "costs"}
+    parts += ['<h2 id="figures">Figures</h2>', *(html_figure(folder, name) for name in drawn)]
+    for name, start in groups.items():
+        parts += [f'<h2 id="{name}">{name.capitalize()}</h2>']
+        parts += [html_table(table) for key, table in by_name.items() if key.startswith(start)]
+    parts += ['<h2 id="provenance">Provenance</h2>', html_provenance(record)]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f"<title>{escape(config)}</title><style>{STYLE}</style>"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "</body></html>\n"
+
+
+def html(run: Path, published: Path | None = None, jobs: Iterable[str] = ()) -> None:
+    """Writes index.html and provenance.json from the score files and the figures in the run."""
+    output, draw = run / "tables", tables.draw
+    found = draw(run / "scores.csv", run / "documents.csv.gz", output, run / "costs.csv", published)
+    record = gather(run, jobs)
+    write_json(run / "provenance.json", record)
+    config = str(tables.read_csv(run / "scores.csv", ["config"]).config[0])
+    write_text(run / "index.html", page(config, found, run / "figures", record))
+
+
+def redraw(run: Path, published: Path | None = None) -> None:
+    """Every table and figure, and index.html, from score files alone."""
+    costs = run / "costs.csv"
+    tables.draw(run / "scores.csv", run / "documents.csv.gz", run / "tables", costs, published)
+    figures.draw(run / "tables", run / "figures")
+    html(run, published)
+    print(f"drawn: {run / 'tables'}, {run / 'figures'}, {run / 'index.html'}")
+
+
+def summary(run: Path) -> str:
+    """What a run's last lines should tell."""
+    frame = tables.read_csv(run / "scores.csv", ["config", *tables.KEYS, "seed", "task"])
+    config, costs = str(frame.config[0]), tables.read_csv(run / "costs.csv", tables.COST_COLUMNS)
+    runs = frame[[*tables.KEYS, "seed"]].drop_duplicates()
+    pairs = runs[(runs.student != "-") & (runs.teacher != "-")][tables.KEYS[:3]].drop_duplicates()
+    split = tables.time_split(tables.phases(costs))
+    total = sum(split.values()) or 1.0
+    lines = [f"configuration {config}: {len(runs)} models scored, {len(pairs)} teacher-student pairs,"]
+    lines[0] += f" {frame.task.nunique()} tasks and averages, {runs.seed.nunique()} seed(s)"
+    with contextlib.suppress(OSError):
+        lines += [(run / "tables" / "controls.md").read_text(encoding="utf-8").split("\n\n")[-1]]
+        lines[-1] = lines[-1].splitlines()[0].strip()
+    lines += ["where the time went, in job seconds:"]
+    lines += [f"  {name:<11}{s:>9,.0f}  {s / total:>4.0%}" for name, s in split.items()]
+    lines += [f"see {run / 'index.html'}, {run / 'tables'}, {run / 'figures'}"]
+    return "\n".join(lines + ([MINIATURE] if tables.is_world(config) else []))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m atkd.report", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("html", "freeze", "redraw", "summary"):
+        one = commands.add_parser(name)
+        one.add_argument("--run", required=True, type=Path, help="results/<config>, or a frozen one")
+        if name == "freeze":
+            one.add_argument("--output", required=True, type=Path, help="folder to freeze into")
+        if name in ("html", "redraw"):
+            one.add_argument("--published", type=Path, help="results/published.csv")
+        if name == "html":
+            one.add_argument("--jobs", nargs="*", default=(), help="jobs' provenance files")
+    options = vars(parser.parse_args())
+    done = globals()[options.pop("command")](**options)
+    if done is not None:
+        print(done)
+
+
+if __name__ == "__main__":
+    cli(main)
