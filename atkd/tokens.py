@@ -54,7 +54,7 @@ def open_tokenizer(source: dict[str, Any], family: str) -> Any:
 
 
 def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int) -> Any:
-    """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS; deterministic."""
+    """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     _check_family(family)
@@ -195,7 +195,7 @@ def _not_empty(backend: Any, family: str, name: str) -> Any:
 
 
 def _wrap(backend: Any, family: str) -> Any:
-    """One class for all: what is saved is the tokenizer itself, not arguments to rebuild it from."""
+    """One class for all: saved is the tokenizer itself, not arguments to rebuild it from."""
     from tokenizers.processors import ByteLevel, TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 

@@ -17,7 +17,7 @@ FAMILIES = ("opt", "pythia", "llama")
 TEXT = "Human:\nWho is  the café's owner?\n\nAssistant:\n"
 CORPUS = [
     f"The {w} of the house went to the {v} at {n} o'clock. Who saw the {w}?"
-    for n, (w, v) in enumerate((a, b) for a in "cat dog owner".split() for b in "sea hill".split())
+    for n, (w, v) in enumerate((a, b) for a in ["cat", "dog", "owner"] for b in ["sea", "hill"])
 ] * 3
 
 
