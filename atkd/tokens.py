@@ -101,6 +101,12 @@ def encode_response(tokenizer: Any, text: str, eos: bool = True) -> list[int]:
     return [*ids, tokenizer.eos_token_id] if eos else ids
 
 
+def encode_responses(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """`encode_response` of many texts at once, EOS appended."""
+    found = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return [[*ids, tokenizer.eos_token_id] for ids in found]
+
+
 def encode_example(
     tokenizer: Any, prompt: str, response: str, max_length: int
 ) -> dict[str, list[int]] | None:
