@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 STYLES = {"supervised_kd": ("#0072B2", "o"), "reverse_kd": ("#D55E00", "s")}
 STYLES |= {"imitkd": ("#009E73", "^"), "f_distill": ("#CC79A7", "D"), "gkd": ("#B8860B", "v")}
 STYLES |= {"seqkd": ("#4D4D4D", "P"), "dkd": ("#56B4E9", "X")}
-SPARE = ("#7A5195", "h")
 CONTROLS = ("teacher", "none", "sft")
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 SETTINGS: dict[str, Any] = {
@@ -35,11 +34,9 @@ SETTINGS: dict[str, Any] = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.labelcolor": "#333333",
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
     "text.color": "#222222",
-    "figure.facecolor": "white",
 }
+SETTINGS |= dict.fromkeys(["xtick.color", "ytick.color"], "#555555")
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -52,43 +49,37 @@ def read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: expected a CSV written by atkd.tables ({error})") from None
 
 
-def size(text: str) -> float:
-    """Parameters meant by a size label such as 6.7b."""
-    unit = {"k": 1e3, "m": 1e6, "b": 1e9}.get(text[-1:].lower())
-    try:
-        return float(text[:-1]) * (unit or 1.0)
-    except ValueError:
-        raise InputError(f"teacher size {text!r}: expected a label such as 125m or 6.7b") from None
-
-
 def style(method: str) -> dict[str, Any]:
     """ATKD solid and filled, its baseline dashed and hollow in the same hue."""
-    colour, marker = STYLES.get(method.removesuffix("_atkd"), SPARE)
+    colour, marker = STYLES.get(method.removesuffix("_atkd"), ("#7A5195", "h"))
     ours = method.endswith("_atkd")
     face = {"markerfacecolor": colour if ours else "white", "zorder": 4 if ours else 3}
     line = {"linestyle": "-" if ours else (0, (4, 2)), "linewidth": 1.9 if ours else 1.3}
-    return {"color": colour, "marker": marker, "markersize": 5.2, "markeredgewidth": 1.2} | face | line
+    return (
+        {"color": colour, "marker": marker, "markersize": 5.2, "markeredgewidth": 1.2} | face | line
+    )
 
 
 def scaling_panel(axes: Axes, part: pd.DataFrame) -> None:
     """One family's average against teacher size."""
-    part = part.assign(x=[size(t) if t != "-" else 0.0 for t in part.teacher])
+    part = part.rename(columns={"teacher_size": "x"})
     students = part[~part.method.isin(CONTROLS)]
     methods = list(dict.fromkeys(students.method))
+    sizes = {s: t.upper() for s, t in zip(part.x, part.teacher, strict=True) if s}
+    step = (max(sizes) / min(sizes)) ** 0.012 if sizes else 1.0
     for place, method in enumerate(methods):
         rows = students[students.method == method].sort_values("x")
-        x = rows.x * 1.018 ** (place - (len(methods) - 1) / 2)  # apart, so that bars can be read
+        x = rows.x * step ** (place - (len(methods) - 1) / 2)  # apart, so that bars can be read
         bars = [rows.value - rows.low, rows.high - rows.value]
         look = style(method)
         axes.errorbar(x, rows.value, bars, fmt="none", ecolor=look["color"], alpha=0.45, lw=1)
         axes.plot(x, rows.value, label=rows.label.iloc[0], **look)
-    inside = part[part.method != "teacher"] if students.empty else students
+    inside = part if students.empty else students
     sft = part[part.method == "sft"]
     low = min([*inside.low.fillna(inside.value), *sft.value])
     high = max([*inside.high.fillna(inside.value), *sft.value])
     margin = 0.12 * ((high - low) or 1.0)
     axes.set_ylim(low - margin, high + 1.4 * margin)
-    sizes = {s: t.upper() for s, t in zip(part.x, part.teacher, strict=True) if s}
     _size_axis(axes, sizes)
     _level(axes, sft, "#222222", (0, (1, 1.5)))
     _level(axes, part[part.method == "none"], "#777777", (0, (1, 1.5)))
@@ -116,20 +107,27 @@ def _level(axes: Axes, rows: pd.DataFrame, colour: str, dashes: Any) -> None:
         return
     name, value = rows.label.iloc[0], rows.value.mean()
     low, high = axes.get_ylim()
-    spot = {"color": colour, "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
+    spot = {"color": colour, "fontsize": 7.5, "va": "center", "clip_on": False}
     if low <= value <= high:
         axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.2, zorder=2)
-        shift = 0.012 * (high - low)
-        axes.text(0.99, value + shift, f"{name} {value:.1f}", ha="right", va="bottom", **spot)
+        text = f"{name}\n{value:.1f}"
+        axes.text(1.02, value, text, transform=axes.get_yaxis_transform(), **spot)
     else:
-        spot["transform"] = axes.transAxes
-        word = f"↓ {name} {value:.1f}" if value < low else f"↑ {name} {value:.1f}"
-        axes.text(0.99, 0.015, word, ha="right", va="bottom", **spot)
+        below = value < low
+        spot["va"] = "top" if below else "bottom"
+        text = f"{name}\n{value:.1f} {'↓' if below else '↑'}"
+        axes.text(1.02, 0.01 if below else 1.0, text, transform=axes.transAxes, **spot)
 
 
 def _teachers(axes: Axes, rows: pd.DataFrame) -> None:
     """Grey teacher markers; at the panel's upper edge, with the value, where they lie above it."""
     low, high = axes.get_ylim()
+    if len(rows):
+        spot = {"textcoords": "offset points", "fontsize": 7.5, "color": "#777777"}
+        top = rows.value.max() > high
+        axes.annotate(
+            "Teacher" if top else "", (1.02, 1.0), (0, 6), xycoords="axes fraction", **spot
+        )
     for row in rows.itertuples():
         inside = low <= row.value <= high
         y = min(max(row.value, low), high)
@@ -137,7 +135,7 @@ def _teachers(axes: Axes, rows: pd.DataFrame) -> None:
         axes.plot([row.x], [y], color="#999999", linestyle="", clip_on=False, zorder=5, **look)
         offset = (0, 6) if row.value >= low else (0, -12)
         text = {"ha": "center", "fontsize": 7.5, "color": "#777777"}
-        word = f"teacher {row.value:.1f}"
+        word = f"{row.value:.1f}"
         axes.annotate(word, (row.x, y), offset, textcoords="offset points", **text)
 
 
@@ -146,7 +144,7 @@ def scaling(part: pd.DataFrame, families: list[str]) -> Figure:
     import matplotlib.pyplot as plt
 
     width = 4.6 if len(families) == 1 else 1.0 + 3.1 * len(families)
-    figure, grid = plt.subplots(1, len(families), figsize=(width, 3.7), squeeze=False)
+    figure, grid = plt.subplots(1, len(families), figsize=(width, 3.4), squeeze=False)
     named: dict[str, Any] = {}
     for axes, family in zip(grid[0], families, strict=True):
         rows = part[part.family == family]
@@ -157,21 +155,30 @@ def scaling(part: pd.DataFrame, families: list[str]) -> Figure:
         axes.set_xlabel("Teacher size (log scale)")
         handles, labels = axes.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
-    grid[0][0].set_ylabel(f"{part.task_label.iloc[0]} score over {part.tasks.max()} tasks (%)")
-    _legend(figure, named, 2 if len(families) == 1 else 4)
+    world = "world " if part.world.any() else ""
+    grid[0][0].set_ylabel(f"Average score over {part.tasks.max()} {world}tasks (%)")
+    _legend(figure, named, wide=len(families) > 1)
     return figure
 
 
-def _legend(figure: Figure, named: dict[str, Any], columns: int) -> None:
-    """One legend under the panels: baselines in the first row or column, ATKD beside them."""
-    rows = -(-len(named) // columns)
-    room = (0.28 + 0.19 * rows) / figure.get_figheight() if named else 0.0
-    figure.set_figheight(figure.get_figheight() + 0.19 * rows)
-    figure.tight_layout(rect=(0, room, 1, 1), w_pad=2.0)
-    if named:
-        look = {"frameon": False, "handlelength": 2.8, "columnspacing": 1.8, "fontsize": 8}
-        where = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.005)}
-        figure.legend(named.values(), named.keys(), ncols=columns, **where, **look)
+def _legend(figure: Figure, named: dict[str, Any], wide: bool) -> None:
+    """One legend under the panels, each baseline next to its ATKD version."""
+    from matplotlib.lines import Line2D
+
+    bases = list(dict.fromkeys(name.removesuffix(" + ATKD") for name in named))
+    names = [[base, f"{base} + ATKD"] for base in bases]
+    cells = [n for pair in (names if wide else zip(*names, strict=True)) for n in pair]
+    blank = Line2D([], [], linestyle="")
+    handles = [named.get(name, blank) for name in cells]
+    rows, columns = (2, len(bases)) if wide else (len(bases), 2)
+    extra = 0.158 * rows + 0.02
+    figure.set_figheight(figure.get_figheight() + extra)
+    figure.tight_layout(rect=(0, extra / figure.get_figheight(), 1, 1), w_pad=1.5)
+    look = {"frameon": False, "handlelength": 2.6, "columnspacing": 1.4, "fontsize": 7.5}
+    if cells:
+        labels = [name if name in named else "" for name in cells]
+        where = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 0.0}
+        figure.legend(handles, labels, ncols=columns, **where, **look)
 
 
 def gains(part: pd.DataFrame) -> Figure:
@@ -190,7 +197,9 @@ def gains(part: pd.DataFrame) -> Figure:
     for axes, method in zip(grid[:, 0], methods, strict=True):
         gain_block(axes, part[part.method == method], columns, bound)
     grid[0][0].set_xticks(range(len(columns)), [heads[c].replace(" (", "\n(") for c in columns])
-    grid[0][0].xaxis.set_tick_params(labeltop=True, labelbottom=False, labelrotation=40)
+    for axes in grid[:, 0]:
+        axes.tick_params(labelbottom=False)
+    grid[0][0].xaxis.set_tick_params(labeltop=True, labelrotation=40)
     for text in grid[0][0].get_xticklabels():
         text.set(ha="left", rotation_mode="anchor", fontsize=7.5)
     figure.tight_layout(h_pad=1.1)
@@ -206,18 +215,17 @@ def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float)
     for row in part.itertuples():
         y, x = names.index((row.family, row.student, row.teacher)), columns.index(row.task)
         sure = row.low > 0 or row.high < 0
-        look = {"fontsize": 7.5, "weight": "bold" if sure else "normal"}
-        colour = "white" if abs(row.value) > 0.72 * bound else "#222222"
-        word = f"{row.value:+.1f}".replace("-", "−")
-        axes.text(x, y, word, ha="center", va="center", color=colour, **look)
+        look = {"ha": "center", "va": "center", "weight": "bold" if sure else "normal"}
+        look["color"] = "white" if abs(row.value) > 0.72 * bound else "#222222"
+        axes.text(x, y, f"{row.value:+.1f}".replace("-", "−"), fontsize=7.5, **look)
     rows = [f"{FAMILIES.get(f, f)} {s.upper()} ← {t.upper()}" for f, s, t in names]
     axes.set_yticks(range(len(names)), rows, fontsize=8)
     axes.set_title(part.label.iloc[0], loc="left", fontsize=9)
     axes.tick_params(length=0)
-    for edge in axes.spines.values():
-        edge.set_visible(False)
+    axes.spines[:].set_visible(False)
     for at in range(1, len(columns)):
-        axes.axvline(at - 0.5, color="white", linewidth=1.2)
+        apart = "average" in (columns[at], columns[at - 1]) or columns[at] == "generation"
+        axes.axvline(at - 0.5, color="white", linewidth=3.5 if apart else 1.2)
     for at in range(1, len(names)):
         thick = 3.0 if names[at][0] != names[at - 1][0] else 1.2
         axes.axhline(at - 0.5, color="white", linewidth=thick)
@@ -231,8 +239,8 @@ def caption(part: pd.DataFrame, text: str) -> str:
     text += f" Metric: the task's own score ({about}); higher is better."
     text += f" At most {part.documents.max()} documents a point; seeds: {seeds}."
     text += f" Intervals are 95 % over {over}."
-    if part.task_label.str.contains("(world)", regex=False).any() or part.world.any():
-        text += " The tasks are the embedded world's analogues of the paper's tasks, not the real sets."
+    if part.world.any():
+        text += " The tasks are the embedded world's analogues of the paper's, not the real sets."
     return text
 
 
@@ -240,7 +248,7 @@ def save(figure: Figure, name: str, text: str, output: Path) -> None:
     """Writes <name>.svg, .png and .txt; no date and a fixed salt keep the SVG's bytes fixed."""
     import matplotlib.pyplot as plt
 
-    for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
+    for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 180})):
         with atomic_path(output / f"{name}.{kind}") as part:
             figure.savefig(part, format=kind, bbox_inches="tight", **extra)
     write_text(output / f"{name}.txt", text + "\n")
@@ -262,18 +270,18 @@ def draw(tables: str | Path, output: str | Path) -> list[str]:
     drawn = {"scaling": families} | {f"scaling_{family}": [family] for family in families}
     gain = changes[(changes.kind == "gain") & (changes.metric == "score")]
     with plt.rc_context(SETTINGS):
-        for name, shown in drawn.items():
+        for name, shown in drawn.items() if families else ():
             rows = part[part.family.isin(shown)]
             save(scaling(rows, shown), name, caption(rows, SCALING), Path(output))
         if len(gain):
             save(gains(gain), "gains", caption(gain, GAINS), Path(output))
-    return [*drawn, *(["gains"] if len(gain) else [])]
+    return sorted(path.stem for path in Path(output).glob("*.svg"))
 
 
 SCALING = (
     "Student's average score against its teacher's size. Solid: with ATKD; dashed: the same method "
-    "without. Dotted lines: the student fine-tuned without a teacher (SFT), and untrained. Grey: the "
-    "teachers themselves; values beyond the panel are written at its edge."
+    "without. Dotted lines: the student fine-tuned without a teacher (SFT), and untrained. Grey: "
+    "the teachers themselves; values beyond the panel are written at its edge."
 )
 GAINS = (
     "ATKD's gain in points: the score with ATKD minus the same method without, per pair and task. "

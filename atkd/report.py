@@ -21,30 +21,32 @@ from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_js
 
 SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
 MINIATURE = (
-    "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. For the "
-    "paper's own models and data: snakemake --configfile config/paper.yaml (GPUs; nothing starts by "
-    "accident, add -n to see what it would run)."
+    "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. "
+    "The paper's own models and data: snakemake --configfile config/paper.yaml "
+    "(needs GPUs; with -n it only lists what it would run)."
 )
 STYLE = """
-:root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--line:#d9dee3;--paper:#fdfdfc;--tint:#f2f4f6;
---good:#176b45;--bad:#a4262c}
-@media(prefers-color-scheme:dark){:root{--ink:#e3e7ea;--soft:#9aa5ae;--line:#3a424a;--paper:#16191d;
---tint:#20252a;--good:#63c496;--bad:#ff8a80}}
-body{font:16px/1.55 Charter,Georgia,serif;color:var(--ink);background:var(--paper);margin:0 auto;
-max-width:76rem;padding:2.5rem 1.5rem 5rem}
-h1{font-size:2rem;line-height:1.2;margin:0 0 .3rem}h2{margin:3rem 0 .8rem;padding-top:.8rem;
-border-top:1px solid var(--line);font-size:1.35rem}h3{font-size:1.02rem;margin:1.8rem 0 .4rem}
-p,li{max-width:46rem}.soft,.note,figcaption{color:var(--soft);font-size:.88rem;line-height:1.45}
-.verdict{border-left:5px solid var(--good);background:var(--tint);padding:.7rem 1rem;font-weight:600}
-.verdict.bad{border-color:var(--bad);color:var(--bad)}.scroll{overflow-x:auto}
+:root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--line:#d9dee3;--paper:#fdfdfc;
+--tint:#f2f4f6;--good:#176b45;--bad:#a4262c}
+@media(prefers-color-scheme:dark){:root{--ink:#e3e7ea;--soft:#9aa5ae;--line:#3a424a;
+--paper:#16191d;--tint:#20252a;--good:#63c496;--bad:#ff8a80}}
+body{font:16px/1.55 Charter,Georgia,serif;color:var(--ink);background:var(--paper);
+margin:0 auto;max-width:76rem;padding:2.5rem 1.5rem 5rem}
+h1{font-size:2rem;line-height:1.2;margin:0 0 .3rem}
+h2{margin:3rem 0 .8rem;padding-top:.8rem;border-top:1px solid var(--line);font-size:1.35rem}
+h3{font-size:1.02rem;margin:1.8rem 0 .4rem}p{max-width:46rem}
+.soft,.note,figcaption{color:var(--soft);font-size:.88rem;line-height:1.45;max-width:60rem}
+.verdict{border-left:5px solid var(--good);background:var(--tint);padding:.7rem 1rem;
+font-weight:600}.verdict.bad{border-color:var(--bad);color:var(--bad)}.scroll{overflow-x:auto}
 table{border-collapse:collapse;font:13px/1.35 ui-sans-serif,system-ui,sans-serif;
-font-variant-numeric:tabular-nums;border-top:2px solid var(--ink);border-bottom:2px solid var(--ink)}
-th,td{padding:.28rem .6rem;text-align:right;white-space:nowrap}th{white-space:normal;vertical-align:bottom;
-border-bottom:1px solid var(--ink);min-width:3.6rem}th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}
+font-variant-numeric:tabular-nums;border:solid var(--ink);border-width:2px 0}
+th,td{padding:.28rem .6rem;text-align:right;white-space:nowrap}
+th{white-space:normal;vertical-align:bottom;border-bottom:1px solid var(--ink)}
+th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}
 tr.rule td{border-top:1px solid var(--line)}tr:hover td{background:var(--tint)}
-figure{margin:1.2rem 0 2rem}figure img{background:#fff;max-width:100%;border-radius:4px;padding:.6rem;
-box-sizing:border-box}code,pre{font:13px/1.5 ui-monospace,monospace}pre{background:var(--tint);
-padding:.8rem 1rem;overflow-x:auto}nav a{margin-right:1.1rem}a{color:inherit}details{margin:.8rem 0}
+.wide td{text-align:left;white-space:normal}
+figure{margin:1.2rem 0 2rem}nav a{margin-right:1.1rem}a{color:inherit}
+figure img{background:#fff;max-width:100%;border-radius:4px;padding:.6rem;box-sizing:border-box}
 """
 
 
@@ -133,7 +135,9 @@ def html_table(table: tables.Table) -> str:
         rule = ""
     notes = "<br>".join(map(escape, table.notes))
     grid = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return f'<h3>{escape(table.title)}</h3><div class="scroll">{grid}</div><p class="note">{notes}</p>'
+    return (
+        f'<h3>{escape(table.title)}</h3><div class="scroll">{grid}</div><p class="note">{notes}</p>'
+    )
 
 
 def html_figure(folder: Path, name: str) -> str:
@@ -171,9 +175,13 @@ def page(config: str, found: list[tables.Table], folder: Path, record: dict[str,
         parts += [f'<h2 id="{name}">{name.capitalize()}</h2>']
         parts += [html_table(table) for key, table in by_name.items() if key.startswith(start)]
     parts += ['<h2 id="provenance">Provenance</h2>', html_provenance(record)]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{escape(config)}</title><style>{STYLE}</style>"
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "</body></html>\n"
+    return (
+        f'<!doctype html><html lang="en"><head>{head}</head><body>\n'
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
 
 
 def html(run: Path, published: Path | None = None, jobs: Iterable[str] = ()) -> None:
@@ -203,7 +211,9 @@ def summary(run: Path) -> str:
     pairs = runs[(runs.student != "-") & (runs.teacher != "-")][tables.KEYS[:3]].drop_duplicates()
     split = tables.time_split(tables.phases(costs))
     total = sum(split.values()) or 1.0
-    lines = [f"configuration {config}: {len(runs)} models scored, {len(pairs)} teacher-student pairs,"]
+    lines = [
+        f"configuration {config}: {len(runs)} models scored, {len(pairs)} teacher-student pairs,"
+    ]
     lines[0] += f" {frame.task.nunique()} tasks and averages, {runs.seed.nunique()} seed(s)"
     with contextlib.suppress(OSError):
         lines += [(run / "tables" / "controls.md").read_text(encoding="utf-8").split("\n\n")[-1]]
@@ -220,7 +230,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("html", "freeze", "redraw", "summary"):
         one = commands.add_parser(name)
-        one.add_argument("--run", required=True, type=Path, help="results/<config>, or a frozen one")
+        one.add_argument(
+            "--run", required=True, type=Path, help="results/<config>, or a frozen one"
+        )
         if name == "freeze":
             one.add_argument("--output", required=True, type=Path, help="folder to freeze into")
         if name in ("html", "redraw"):

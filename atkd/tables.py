@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,6 +169,7 @@ def estimates(scores: Scores, cells: dict[tuple[Cell, ...], str]) -> list[dict[s
             found = [parts[task] for task in tasks]
             if None not in found:
                 names = {"kind": kind, "metric": metric, "task": column, "tasks": len(tasks)}
+                names["teacher_size"] = size(sides[0][2])
                 names["task_label"] = task_label(column, scores.config)
                 names |= dict(zip(KEYS, sides[0], strict=True)) | {"label": label(sides[0][-1])}
                 names["versus"] = "/".join(sides[-1]) if len(sides) > 1 else ""
@@ -248,7 +248,9 @@ def arrow(cell: Cell) -> str:
 
 def signed(row: Any, digits: int = 2) -> str:
     """A difference and its interval, with true minus signs."""
-    return f"{row.value:+.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]".replace("-", "−")
+    return f"{row.value:+.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]".replace(
+        "-", "−"
+    )
 
 
 def save_csv(frame: pd.DataFrame, path: str | Path) -> None:
@@ -310,7 +312,9 @@ def controls(changes: pd.DataFrame, config: str) -> Table:
         if rows and rows[-1] and rows[-1][0] != FAMILIES.get(row.family, row.family):
             rows.append(None)
         unsure = " (interval includes 0)" if row.low <= 0 <= row.high else ""
-        rows.append([FAMILIES.get(row.family, row.family), row.kind, signed(row), row.mark + unsure])
+        rows.append(
+            [FAMILIES.get(row.family, row.family), row.kind, signed(row), row.mark + unsure]
+        )
     text = [verdict(part), *notes(part, "score", config)] if len(part) else [verdict(part)]
     return Table("controls", f"Controls ({config}), average score", heads, rows, text, part)
 
