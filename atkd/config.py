@@ -126,10 +126,15 @@ def _fill(node: Mapping[str, Any], value: Any) -> None:
 
 
 def _check_methods(config: dict[str, Any], known: list[str]) -> None:
-    for place, names in (("methods", config["methods"]), ("method_settings", config["method_settings"])):
+    for place, names in (
+        ("methods", config["methods"]),
+        ("method_settings", config["method_settings"]),
+    ):
         for name in names:
             if name not in known:
-                raise InputError(f"config key {place}: unknown method {name!r}{_nearest(name, known)}")
+                raise InputError(
+                    f"config key {place}: unknown method {name!r}{_nearest(name, known)}"
+                )
 
 
 def _check_pairs(config: dict[str, Any]) -> None:
@@ -144,7 +149,9 @@ def _check_pairs(config: dict[str, Any]) -> None:
                 hint = _nearest(pair[role], sizes)
                 raise InputError(f"config key pairs.{number}.{role}: unknown {pair[role]!r}{hint}")
         if pair["student"] == pair["teacher"]:
-            raise InputError(f"config key pairs.{number}: teacher and student are both {pair['student']!r}")
+            raise InputError(
+                f"config key pairs.{number}: teacher and student are both {pair['student']!r}"
+            )
     for family, size in models(config):
         _check_model(config, family, size)
 
@@ -154,9 +161,15 @@ def _check_model(config: dict[str, Any], family: str, size: str) -> None:
     kinds = [kind for kind in ("build", "folder", "hub") if kind in source]
     if len(kinds) != 1:
         key = f"families.{family}.models.{size}"
-        raise InputError(f"config key {key}: found {kinds}; expected exactly one of build, folder, hub")
+        raise InputError(
+            f"config key {key}: found {kinds}; expected exactly one of build, folder, hub"
+        )
     training = config["training"]
-    if kinds == ["build"] and "base" not in training and not training["student"]["allow_random_student"]:
+    if (
+        kinds == ["build"]
+        and "base" not in training
+        and not training["student"]["allow_random_student"]
+    ):
         raise InputError(
             f"config key training.base: missing, but {family} {size} is built from scratch; distilling "
             "into random weights fails (set training.student.allow_random_student to insist)"
@@ -167,13 +180,24 @@ def _check_evaluation(config: dict[str, Any]) -> None:
     evaluation, tasks = config["evaluation"], [*config["tasks"], *config["extra_tasks"]]
     for task in evaluation["limit"]:
         if task not in [*GENERATION, *UNDERSTANDING, "unseen"]:
-            raise InputError(f"config key evaluation.limit: unknown task {task!r}{_nearest(task, tasks)}")
+            raise InputError(
+                f"config key evaluation.limit: unknown task {task!r}{_nearest(task, tasks)}"
+            )
     longest = max(evaluation["max_new_tokens"].values())
     if longest >= evaluation["context"]:
         raise InputError(
             f"config key evaluation.context: found {evaluation['context']}; expected more than the "
             f"longest answer, {longest} tokens (evaluation.max_new_tokens)"
         )
+    for family, size in models(config):
+        if "build" not in config["families"][family]["models"][size]:
+            continue
+        trained = training(config, family, size, "base")["max_length"]
+        if evaluation["context"] > trained:
+            raise InputError(
+                f"config key evaluation.context: found {evaluation['context']}; expected at most "
+                f"{trained}, the length {family} {size} is pretrained at (training.base.max_length)"
+            )
 
 
 def model_seed(config: Mapping[str, Any], seed: int) -> int:
@@ -201,12 +225,20 @@ def runs(config: Mapping[str, Any], needs_teacher: Mapping[str, bool]) -> list[R
         family, student, teacher = pair["family"], pair["student"], pair["teacher"]
         found[Run(family, "-", teacher, "teacher", model_seed(config, seed))] = None
         for method in config["methods"]:
-            found[_run(config, family, student, teacher if needs_teacher[method] else "-", method, seed)] = None
+            found[
+                _run(
+                    config, family, student, teacher if needs_teacher[method] else "-", method, seed
+                )
+            ] = None
     return list(found)
 
 
-def _run(config: Mapping[str, Any], family: str, student: str, teacher: str, method: str, seed: int) -> Run:
-    return Run(family, student, teacher, method, model_seed(config, seed) if method == "none" else seed)
+def _run(
+    config: Mapping[str, Any], family: str, student: str, teacher: str, method: str, seed: int
+) -> Run:
+    return Run(
+        family, student, teacher, method, model_seed(config, seed) if method == "none" else seed
+    )
 
 
 def training(config: Mapping[str, Any], family: str, size: str, role: str) -> dict[str, Any]:
@@ -227,4 +259,3 @@ def rooted(config: Mapping[str, Any], path: str, root: str | None) -> str:
             "variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
         )
     return str(Path(root) / path)
-

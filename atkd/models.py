@@ -24,6 +24,8 @@ MANIFEST = "manifest.json"
 def set_up(seed: int) -> None:
     """Seeds Python, numpy and torch, fixes the thread count and quietens transformers."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import logging as python_logging
+
     import torch
     from transformers import logging, set_seed
 
@@ -31,6 +33,7 @@ def set_up(seed: int) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    python_logging.getLogger("accelerate").setLevel(python_logging.ERROR)
 
 
 def pick_device(name: str) -> str:

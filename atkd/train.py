@@ -114,8 +114,8 @@ def starting_model(args: argparse.Namespace, settings: Mapping[str, Any], tokeni
 
     if args.role != "base":
         return models.load(args.base)
-    source = settings["source"]
-    return models.open_source(source, settings["family"], tokenizer, settings["context"], args.seed)
+    context = settings["training"]["max_length"]
+    return models.open_source(settings["source"], settings["family"], tokenizer, context, args.seed)
 
 
 def open_teacher(args: argparse.Namespace, settings: Mapping[str, Any], device: str, tokenizer: Any) -> LiveTeacher | None:
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--method", choices=sorted(METHODS), help="student's method (atkd/objectives.py)")
     parser.add_argument("--run", required=True, help="name of the run in score and cost files")
     parser.add_argument("--seed", type=int, required=True, help="seeds weights, order and dropout")
-    parser.add_argument("--settings", required=True, help="JSON: family, context, source, training, method, compute")
+    parser.add_argument("--settings", required=True, help="JSON: family, source, training, method, compute")
     parser.add_argument("--tokenizer", required=True, help="tokenizer folder")
     parser.add_argument("--base", help="folder of the pretrained model (teacher, student)")
     parser.add_argument("--teacher", help="folder of the teacher (methods that need one)")

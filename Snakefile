@@ -1,0 +1,49 @@
+import os
+
+from snakemake.utils import min_version
+
+min_version("9.25")
+
+
+# A configuration stands alone: the default is read only when no other is given.
+if not workflow.configfiles:
+
+    configfile: "config/world.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=f"results/{config['name']}",
+    logs=f"results/{config['name']}/logs",
+
+
+wildcard_constraints:
+    family="[a-z]+",
+    size="[^/]+",
+    student="[^/]+",
+    teacher="[^/]+",
+    method="[a-z_]+",
+    seed="[0-9]+",
+    task="[a-z_]+",
+
+
+localrules:
+    all,
+    models,
+    scores,
+    presentation,
+    summary,
+
+
+rule all:
+    input:
+        "<results>/summary.txt",
+    default_target: True
+
+
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/present.smk"

@@ -1,0 +1,197 @@
+"""Training end to end on tiny models: resume equals undisturbed, micro-batches do not matter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from atkd import loop, models, sequences, tokens, train
+from atkd.files import InputError, read_json, sha256, write_jsonl
+
+FAMILIES = ("opt", "pythia", "llama")
+KNOBS = {
+    "steps": 6, "batch_size": 8, "learning_rate": 0.01, "warmup_ratio": 0.1, "weight_decay": 0.0,
+    "beta2": 0.99, "clip": 1.0, "max_length": 64, "checkpoint_every": 2, "gradient_checkpointing": False,
+}  # fmt: skip
+COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text, instruction data, tokenizers, and for each family a pretrained base and a teacher."""
+    root = tmp_path_factory.mktemp("train")
+    names = ["Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal"]
+    rows = [{"id": str(i), "instruction": f"Who is {n}?", "input": "" if i % 3 else "Say it.",
+             "output": f"{n} is number {i}, near {names[i % 5]}."} for i, n in enumerate(names * 4)]
+    write_jsonl(root / "train.jsonl", rows)
+    write_jsonl(root / "pretrain.jsonl", [{"id": r["id"], "text": r["output"] * 3} for r in rows])
+    for family in FAMILIES:
+        tokenizer = tokens.train_tokenizer(family, [json.dumps(r) for r in rows] * 2, 280)
+        tokens.save(tokenizer, root / family / "tokenizer")
+    return root
+
+
+def settings(family: str, role: str, **knobs: Any) -> dict[str, Any]:
+    shape = {"hidden_size": 16, "layers": 2, "heads": 2, "rows": 290}
+    found = {"family": family, "training": KNOBS | knobs, "compute": COMPUTE, "method": {}}
+    return found | ({"source": {"build": shape}} if role == "base" else {})
+
+
+def run(root: Path, family: str, role: str, output: Path, **extra: Any) -> Path:
+    """One training in this process, as the command line would run it."""
+    knobs = extra.pop("knobs", {})
+    data = "pretrain" if role == "base" else "train"
+    args = SimpleNamespace(
+        role=role, run="test", seed=extra.pop("seed", 1), method=None, base=None, teacher=None,
+        tokenizer=str(root / family / "tokenizer"), data=str(root / f"{data}.jsonl"), output=str(output),
+    )  # fmt: skip
+    vars(args).update(extra)
+    chosen = settings(family, role, **knobs)
+    chosen["method"] = vars(args).pop("options", {})
+    train.train(args, chosen, train.identity(args, chosen))
+    return output
+
+
+def weights(folder: Path) -> str:
+    return sha256(folder / "model.safetensors")
+
+
+def trained(world: Path, family: str, role: str) -> Path:
+    folder = world / family / role
+    if not (folder / "manifest.json").exists():
+        base = None if role == "base" else str(trained(world, family, "base"))
+        run(world, family, role, folder, base=base, seed=2)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_and_reopens(world: Path, family: str) -> None:
+    for role in ("base", "teacher"):
+        folder = trained(world, family, role)
+        model = models.load(folder)
+        assert model.get_input_embeddings().weight.shape[0] == 290
+        models.check_head(model, 280)
+        facts = read_json(folder / "provenance.json")
+        assert facts["steps"] == 6 and facts["cost"]["tokens_per_s"] > 0 and facts["versions"]["torch"]
+        assert not (folder / "work").exists() and (folder / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("method", ["sft", "supervised_kd", "supervised_kd_atkd", "reverse_kd_atkd", "dkd"])
+def test_micro_batches_do_not_matter(world: Path, tmp_path: Path, method: str) -> None:
+    shared = {"method": method, "base": str(trained(world, "llama", "base"))}
+    shared |= {"teacher": str(trained(world, "llama", "teacher"))} if method != "sft" else {}
+    whole = run(world, "llama", "student", tmp_path / "a", **shared)
+    cut = run(world, "llama", "student", tmp_path / "b", knobs={"micro_batch_size": 2}, **shared)
+    losses = [read_json(folder / "provenance.json")["loss"] for folder in (whole, cut)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_micro_scope_depends_on_micro_batches(world: Path, tmp_path: Path) -> None:
+    shared = {"method": "supervised_kd_atkd", "base": str(trained(world, "llama", "base"))}
+    shared |= {"teacher": str(trained(world, "llama", "teacher")), "options": {"scope": "micro"}}
+    whole = run(world, "llama", "student", tmp_path / "a", **shared)
+    cut = run(world, "llama", "student", tmp_path / "b", knobs={"micro_batch_size": 2}, **shared)
+    losses = [read_json(folder / "provenance.json")["loss"] for folder in (whole, cut)]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_killed_run_resumes_to_the_same_weights(
+    world: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"method": "supervised_kd_atkd", "base": str(trained(world, family, "base"))}
+    shared |= {"teacher": str(trained(world, family, "teacher"))}
+    plain = run(world, family, "student", tmp_path / "plain", **shared)
+    update = loop.Loop.update
+
+    def dies(self: loop.Loop, *args: Any) -> Any:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return update(self, *args)
+
+    monkeypatch.setattr(loop.Loop, "update", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(world, family, "student", tmp_path / "killed", **shared)
+    monkeypatch.setattr(loop.Loop, "update", update)
+    again = run(world, family, "student", tmp_path / "killed", **shared)
+    assert read_json(again / "provenance.json")["first_step"] == 4
+    assert weights(again) == weights(plain)
+    assert (again / "metrics.jsonl").read_text() == (plain / "metrics.jsonl").read_text()
+
+
+def test_same_command_same_weights_and_finished_work_is_kept(world: Path, tmp_path: Path) -> None:
+    shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
+    one = run(world, "opt", "student", tmp_path / "a", **shared)
+    two = run(world, "opt", "student", tmp_path / "b", **shared)
+    other = run(world, "opt", "student", tmp_path / "c", **shared, seed=3)
+    assert weights(one) == weights(two) != weights(other)
+    assert (one / "manifest.json").read_text() == (two / "manifest.json").read_text()
+
+
+def test_command_line_keeps_a_finished_folder(world: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "atkd.train", "--role", "base", "--run", "r", "--seed", "1"]
+    command += ["--settings", json.dumps(settings("opt", "base", steps=1)), "--output", str(tmp_path)]
+    command += ["--tokenizer", str(world / "opt/tokenizer"), "--data", str(world / "pretrain.jsonl")]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "kept" not in first.stdout and "kept" in again.stdout
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(world: Path, tmp_path: Path) -> None:
+    shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
+    knobs = {"learning_rate": 1e30, "checkpoint_every": 1, "warmup_ratio": 0.5, "clip": 1e30}
+    with pytest.raises(InputError, match=r"step \d+: loss is .*checkpoint is kept"):
+        run(world, "opt", "student", tmp_path / "nan", knobs=knobs, **shared)
+    assert not (tmp_path / "nan/manifest.json").exists()
+
+
+def test_another_tokenizer_is_refused(world: Path, tmp_path: Path) -> None:
+    shared = {"method": "supervised_kd", "base": str(trained(world, "llama", "base"))}
+    foreign = trained(world, "opt", "teacher")
+    with pytest.raises(InputError, match="tokenizer"):
+        run(world, "llama", "student", tmp_path / "x", teacher=str(foreign), **shared)
+
+
+def test_damaged_and_unfinished_models_are_refused(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="manifest.json: file not found"):
+        models.load(tmp_path)
+    folder = run(world, "opt", "base", tmp_path / "cut", knobs={"steps": 1})
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-100])
+    with pytest.raises(InputError, match="model.safetensors: missing or not of the size"):
+        models.load(folder)
+
+
+def test_projected_opt_goes_through_its_head(world: Path) -> None:
+    tokenizer = tokens.open_tokenizer({"folder": str(world / "opt/tokenizer")}, "opt")
+    shape = {"hidden_size": 16, "layers": 1, "heads": 2, "embed": 8, "rows": 300}
+    model = models.build("opt", shape, tokenizer, 64, 0)
+    models.check_head(model, len(tokenizer))
+    assert models.head(model).weight.shape == (300, 8)
+
+
+def test_batches_group_lengths_and_cover_every_sample_once() -> None:
+    lengths = [i % 17 + 3 for i in range(100)]
+    batches = sequences.epoch_batches(lengths, 8, seed=1, epoch=0)
+    seen = [i for batch in batches for i in batch]
+    assert len(seen) == len(set(seen)) == 96 and all(len(batch) == 8 for batch in batches)
+    assert batches == sequences.epoch_batches(lengths, 8, seed=1, epoch=0)
+    assert batches != sequences.epoch_batches(lengths, 8, seed=1, epoch=1)
+    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in batches]
+    assert sum(spread) / len(spread) < 4
+
+
+def test_labels_start_at_the_response_and_end_with_eos(world: Path) -> None:
+    tokenizer = tokens.open_tokenizer({"folder": str(world / "opt/tokenizer")}, "opt")
+    data = sequences.ground_truth(str(world / "train.jsonl"), tokenizer, 64)
+    batch = sequences.collate(data, [0, 1], tokenizer.pad_token_id, "cpu")
+    ids = data.ids[0][data.prompt_lengths[0] :] + data.ids[1][data.prompt_lengths[1] :]
+    assert batch.targets_N.tolist() == ids and ids[-1] == tokenizer.eos_token_id
+    short = sequences.ground_truth(str(world / "train.jsonl"), tokenizer, len(data.ids[0]))
+    assert short.too_long + len(short) == 32

@@ -1,0 +1,88 @@
+rule base:
+    input:
+        check=rules.check.output,
+        data=rules.data.output.pretrain,
+        tokenizer=rules.tokenizer.output,
+        code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
+    output:
+        "<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
+    log:
+        "<logs>/models/{family}/{size}/seed{seed}/base.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=train_settings("base"),
+        tokenizer=subpath(input.tokenizer[0], parent=True),
+        folder=subpath(output[0], parent=True),
+    priority: 3
+    threads: COMPUTE["threads"]
+    resources:
+        gpu=COMPUTE["gpus"],
+        mem_mb=COMPUTE["memory_mb"],
+        runtime=COMPUTE["minutes"],
+    shell:
+        "python -m atkd.train --role base --run models/{wildcards.family}/{wildcards.size} "
+        "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
+        "--data {input.data} --output {params.folder} > {log} 2>&1"
+
+
+rule teacher:
+    input:
+        base="<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
+        data=rules.data.output.train,
+        tokenizer=rules.tokenizer.output,
+        code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
+    output:
+        "<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
+    log:
+        "<logs>/models/{family}/{size}/seed{seed}/teacher.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=train_settings("teacher"),
+        tokenizer=subpath(input.tokenizer[0], parent=True),
+        base=subpath(input.base, parent=True),
+        folder=subpath(output[0], parent=True),
+    priority: 2
+    threads: COMPUTE["threads"]
+    resources:
+        gpu=COMPUTE["gpus"],
+        mem_mb=COMPUTE["memory_mb"],
+        runtime=COMPUTE["minutes"],
+    shell:
+        "python -m atkd.train --role teacher --run models/{wildcards.family}/{wildcards.size} "
+        "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
+        "--base {params.base} --data {input.data} --output {params.folder} > {log} 2>&1"
+
+
+rule student:
+    input:
+        base=base_of,
+        teacher=teacher_of,
+        data=rules.data.output.train,
+        tokenizer=rules.tokenizer.output,
+        code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
+    output:
+        "<results>/students/{family}/{student}/{teacher}/{method}/seed{seed}/manifest.json",
+    log:
+        "<logs>/students/{family}/{student}/{teacher}/{method}/seed{seed}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=train_settings("student"),
+        tokenizer=subpath(input.tokenizer[0], parent=True),
+        base=subpath(input.base, parent=True),
+        teacher=teacher_flag,
+        run="{family}/{student}/{teacher}/{method}/{seed}",
+        folder=subpath(output[0], parent=True),
+    priority: 1
+    threads: COMPUTE["threads"]
+    resources:
+        gpu=COMPUTE["gpus"],
+        mem_mb=COMPUTE["memory_mb"],
+        runtime=COMPUTE["minutes"],
+    shell:
+        "python -m atkd.train --role student --method {wildcards.method} --run {params.run} "
+        "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
+        "--base {params.base} {params.teacher} --data {input.data} "
+        "--output {params.folder} > {log} 2>&1"
