@@ -1,0 +1,213 @@
+"""Samples -> metrics per document -> scores. Needs the standard library alone."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from atkd.files import InputError, cli, open_text, read_json, read_jsonl, write_text
+
+Row = dict[str, Any]
+GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
+UNDERSTANDING = ("mmlu", "drop", "bbh")
+AVERAGES = {
+    "average": (*GENERATION, *UNDERSTANDING),
+    "generation": GENERATION,
+    "understanding": UNDERSTANDING,
+}
+OVER_GROUPS = ("bbh",)  # plain mean over groups, as instruct-eval does; all others over documents
+DOCUMENT_COLUMNS = ("task", "document", "group", "metric", "value", "numerator", "denominator")
+SCORE_COLUMNS = ("config", "family", "student", "teacher", "method", "seed", "task", "metric")
+SCORE_COLUMNS += ("value", "n")
+COSTS = ("wall_s", "cpu_s", "startup_s", "peak_memory_mb")
+COST_COLUMNS = ("run", "stage", *COSTS, "tokens", "tokens_per_s", "steps")
+SAMPLE_FIELDS = ("id", "group", "target", "answer", "bits", "bytes")
+
+
+def words(text: str) -> list[str]:
+    """The words ROUGE compares: runs of ASCII letters and digits, lower case."""
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def common_length(first: list[str], second: list[str]) -> int:
+    """Length of the longest common subsequence (bit-parallel: one step per word of `second`)."""
+    places: dict[str, int] = defaultdict(int)
+    for index, word in enumerate(first):
+        places[word] |= 1 << index
+    row = full = (1 << len(first)) - 1
+    for word in second:
+        match = row & places.get(word, 0)
+        row = ((row + match) | (row - match)) & full
+    return len(first) - row.bit_count()
+
+
+def rouge_l(answer: str, target: str) -> float:
+    """ROUGE-L F in percent, equal to `rouge-score`'s rougeL without stemmer."""
+    found, wanted = words(answer), words(target)
+    common = common_length(wanted, found)
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(found), common / len(wanted)
+    return 100.0 * (2 * precision * recall / (precision + recall))
+
+
+def prefix_match(answer: str, target: str) -> float:
+    """100 if the stripped answer starts with the target, else 0 (instruct-eval's rule)."""
+    return 100.0 if answer.strip().startswith(target) else 0.0
+
+
+def primary(task: str) -> str:
+    """The task's own metric."""
+    return "prefix_match" if task in UNDERSTANDING else "rouge_l"
+
+
+def bits_per_byte(pairs: Iterable[tuple[float, float]]) -> float:
+    """Sum of bits over sum of bytes, from pairs (bits, bytes) per document."""
+    bits, size = (sum(values) for values in zip(*pairs, strict=True))
+    return bits / size
+
+
+def mean_score(task: str, values: Iterable[tuple[str, float]]) -> float:
+    """Mean over documents of pairs (group, value); BBH: over the means of its groups."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for group, value in values:
+        groups[group if task in OVER_GROUPS else ""].append(value)
+    means = [sum(members) / len(members) for members in groups.values()]
+    return sum(means) / len(means)
+
+
+def score_samples(folder: Path) -> list[Row]:
+    """Document rows of every `<task>.jsonl` in a samples folder."""
+    paths = sorted(folder.glob("*.jsonl"))
+    if not paths:
+        raise InputError(f"{folder}: no samples found, expected <task>.jsonl files")
+    made = []
+    for path in paths:
+        task, metric = path.stem, primary(path.stem)
+        judge = {"prefix_match": prefix_match, "rouge_l": rouge_l}[metric]
+        for row in read_jsonl(path, SAMPLE_FIELDS):
+            common = {"task": task, "document": row["id"], "group": row["group"]}
+            value = f"{judge(row['answer'], row['target']):.6f}"
+            made.append(common | {"metric": metric, "value": value})
+            bits = {"numerator": f"{row['bits']:.6f}", "denominator": str(row["bytes"])}
+            made.append(common | {"metric": "bits_per_byte"} | bits)
+    return made
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
+    """Writes rows atomically, LF line ends; columns a row lacks stay empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_documents(path: Path) -> list[Row]:
+    """Document rows of a run; InputError if the file is not one."""
+    try:
+        with open_text(path) as handle:
+            reader = csv.DictReader(handle)
+            rows = list(reader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if tuple(reader.fieldnames or ()) != DOCUMENT_COLUMNS or not rows:
+        raise InputError(f"{path}: expected rows with columns {', '.join(DOCUMENT_COLUMNS)}")
+    return rows
+
+
+def scores_of(rows: list[Row]) -> list[Row]:
+    """Rows (task, metric, value, n) of one run: each task, and the averages whose tasks all ran."""
+    by_metric: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_metric[row["task"], row["metric"]].append(row)
+    made, scores = [], {}
+    for (task, metric), members in by_metric.items():
+        if metric == "bits_per_byte":
+            pairs = ((float(row["numerator"]), float(row["denominator"])) for row in members)
+            value = bits_per_byte(pairs)
+        else:
+            value = mean_score(task, ((row["group"], float(row["value"])) for row in members))
+        made.append({"task": task, "metric": metric, "value": value, "n": len(members)})
+        if metric == primary(task):
+            scores[task] = made[-1] | {"metric": "score"}
+    for name, tasks in AVERAGES.items():
+        if all(task in scores for task in tasks):
+            value = sum(scores[task]["value"] for task in tasks) / len(tasks)
+            n = sum(scores[task]["n"] for task in tasks)
+            made.append({"task": name, "metric": "score", "value": value, "n": n})
+    return sorted([*made, *scores.values()], key=lambda row: (row["task"], row["metric"]))
+
+
+def run_key(path: Path, results: Path) -> tuple[str, ...]:
+    """(family, student, teacher, method, seed) from `<results>/runs/<run key>/documents.csv.gz`."""
+    try:
+        parts = path.resolve().relative_to(results.resolve() / "runs").parent.parts
+    except ValueError:
+        raise InputError(f"{path}: expected a file under {results / 'runs'}") from None
+    if len(parts) != 5 or not parts[4].isdigit():
+        raise InputError(f"{path}: expected runs/family/student/teacher/method/seed/{path.name}")
+    return parts
+
+
+def costs_of(results: Path, runs: Iterable[str]) -> list[Row]:
+    """Cost rows from the provenance files of models, students and the given runs."""
+    wanted, made = set(runs), []
+    for folder in ("models", "students", "runs"):
+        for path in sorted((results / folder).rglob("*provenance.json")):
+            record = read_json(path)
+            if folder != "models" and record["run"] not in wanted:
+                continue
+            cost = {name: record["cost"].get(name, "") for name in (*COSTS, "tokens_per_s")}
+            facts = {name: record.get(name, "") for name in ("run", "stage", "tokens", "steps")}
+            made.append(facts | cost)
+    return sorted(made, key=lambda row: (row["run"], row["stage"]))
+
+
+def collect(config: str, results: Path, paths: list[Path]) -> int:
+    """Writes scores.csv, documents.csv.gz and costs.csv of all runs; returns their number."""
+    runs = {run_key(path, results): path for path in paths}
+    documents: list[Row] = []
+    scores: list[Row] = []
+    for key, path in sorted(runs.items()):
+        rows = read_documents(path)
+        documents += ({"run": "/".join(key)} | row for row in rows)
+        names = dict(zip(SCORE_COLUMNS, (config, *key), strict=False))
+        scores += (names | row | {"value": f"{row['value']:.6f}"} for row in scores_of(rows))
+    write_csv(results / "documents.csv.gz", ("run", *DOCUMENT_COLUMNS), documents)
+    write_csv(results / "costs.csv", COST_COLUMNS, costs_of(results, ("/".join(k) for k in runs)))
+    write_csv(results / "scores.csv", SCORE_COLUMNS, scores)
+    return len(runs)
+
+
+def main() -> None:
+    """Scores samples per document, or collects the documents of all runs into score files."""
+    parser = argparse.ArgumentParser(prog="python -m atkd.scoring", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    score = commands.add_parser("score", help="samples of one run -> documents.csv.gz")
+    score.add_argument("--samples", required=True, type=Path, help="folder of <task>.jsonl")
+    score.add_argument("--output", required=True, type=Path, help="documents.csv.gz to write")
+    gather = commands.add_parser("collect", help="all runs -> scores, documents and costs")
+    gather.add_argument("--config", required=True, help="name of the configuration")
+    gather.add_argument(
+        "--results", required=True, type=Path, help="folder with runs/, to write to"
+    )
+    gather.add_argument("--documents", required=True, nargs="+", type=Path, help="runs' files")
+    args = parser.parse_args()
+    if args.command == "score":
+        rows = score_samples(args.samples)
+        write_csv(args.output, DOCUMENT_COLUMNS, rows)
+        print(f"{args.output}: {len(rows)} rows")
+    else:
+        count = collect(args.config, args.results, args.documents)
+        print(f"{args.results / 'scores.csv'}: {count} runs")
+
+
+if __name__ == "__main__":
+    cli(main)
