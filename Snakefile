@@ -14,6 +14,9 @@ if not workflow.configfiles:
 include: "workflow/rules/common.smk"
 
 
+report: "workflow/report/workflow.rst"
+
+
 pathvars:
     results=f"results/{config['name']}",
     logs=f"results/{config['name']}/logs",
@@ -29,17 +32,9 @@ wildcard_constraints:
     task="[a-z_]+",
 
 
-localrules:
-    all,
-    models,
-    scores,
-    presentation,
-    summary,
-
-
 rule all:
     input:
-        "<results>/summary.txt",
+        "<results>/index.html",
     default_target: True
 
 
@@ -47,3 +42,11 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/present.smk"
+
+
+onstart:
+    hold_results()
+
+
+onsuccess:
+    shell("python -m atkd.report summary --run results/{config[name]}")

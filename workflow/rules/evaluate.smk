@@ -17,7 +17,7 @@ rule evaluate:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         settings=evaluation_settings,
         model=subpath(input.model, parent=True),
-        prompts=subpath(input.prompts[0], parent=True),
+        prompts="<results>/prompts/{family}",
         folder=subpath(output.summary, parent=True),
     threads: COMPUTE["threads"]
     resources:
@@ -32,6 +32,7 @@ rule evaluate:
 rule score:
     input:
         samples=rules.evaluate.output.samples,
+        summary=rules.evaluate.output.summary,
         code=code("scoring"),
     output:
         "<results>/runs/{family}/{student}/{teacher}/{method}/{seed}/documents.csv.gz",
@@ -40,7 +41,7 @@ rule score:
     conda:
         "../../environment.yml"
     params:
-        samples=subpath(input.samples[0], parent=True),
+        samples=subpath(input.summary, parent=True),
     shell:
         "python -m atkd.scoring score --samples {params.samples} "
         "--output {output} > {log} 2>&1"

@@ -42,7 +42,7 @@ rule prompts:
     input:
         manifest=rules.data.output.manifest,
         tasks=rules.data.output.tasks,
-        tokenizer=rules.tokenizer.output,
+        tokenizer=rules.tokenizer.output[0],
         code=code("prompts"),
     output:
         summary="<results>/prompts/{family}/summary.json",
@@ -54,7 +54,7 @@ rule prompts:
     params:
         settings=prompt_settings,
         data=subpath(input.manifest, parent=True),
-        tokenizer=subpath(input.tokenizer[0], parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output.summary, parent=True),
     shell:
         "python -m atkd.prompts --data {params.data} --tokenizer {params.tokenizer} "
@@ -75,7 +75,7 @@ rule check:
         "../../environment.yml"
     params:
         settings=check_settings,
-        tokenizers=subpath(input.tokenizers[0], ancestor=2),
+        tokenizers="<results>/tokenizers",
     shell:
         "python -m atkd.check --settings {params.settings:q} "
         "--tokenizers {params.tokenizers} --output {output} > {log} 2>&1"

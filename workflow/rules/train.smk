@@ -2,7 +2,7 @@ rule base:
     input:
         check=rules.check.output,
         data=rules.data.output.pretrain,
-        tokenizer=rules.tokenizer.output,
+        tokenizer=rules.tokenizer.output[0],
         code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
     output:
         "<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
@@ -12,7 +12,7 @@ rule base:
         "../../environment.yml"
     params:
         settings=train_settings("base"),
-        tokenizer=subpath(input.tokenizer[0], parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
     priority: 3
     threads: COMPUTE["threads"]
@@ -30,7 +30,7 @@ rule teacher:
     input:
         base="<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
         data=rules.data.output.train,
-        tokenizer=rules.tokenizer.output,
+        tokenizer=rules.tokenizer.output[0],
         code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
     output:
         "<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
@@ -40,7 +40,7 @@ rule teacher:
         "../../environment.yml"
     params:
         settings=train_settings("teacher"),
-        tokenizer=subpath(input.tokenizer[0], parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
         base=subpath(input.base, parent=True),
         folder=subpath(output[0], parent=True),
     priority: 2
@@ -60,7 +60,7 @@ rule student:
         base=base_of,
         teacher=teacher_of,
         data=rules.data.output.train,
-        tokenizer=rules.tokenizer.output,
+        tokenizer=rules.tokenizer.output[0],
         code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
     output:
         "<results>/students/{family}/{student}/{teacher}/{method}/seed{seed}/manifest.json",
@@ -70,7 +70,7 @@ rule student:
         "../../environment.yml"
     params:
         settings=train_settings("student"),
-        tokenizer=subpath(input.tokenizer[0], parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
         base=subpath(input.base, parent=True),
         teacher=teacher_flag,
         run="{family}/{student}/{teacher}/{method}/{seed}",

@@ -1,0 +1,58 @@
+# Each target makes the virtual environment it needs; nothing else has to be installed but Python 3.11+.
+PYTHON ?= python3
+BIN := .venv/bin
+LIGHT := .venv-figures/bin
+RUN ?= world
+
+.PHONY: help reproduce smoke test slow figures freeze lint format clean
+
+help:
+	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
+	@echo "make smoke       a corner of it"
+	@echo "make test        the tests"
+	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
+	@echo "make figures     redraw tables and figures from results/reference/world, without torch"
+	@echo "make freeze      copy the score files of results/RUN to results/reference/RUN (RUN=world)"
+	@echo "make lint        formatter, linters, workflow lint"
+
+.venv/.ready: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+.venv-figures/.ready: requirements-figures.lock
+	$(PYTHON) -m venv .venv-figures
+	$(LIGHT)/pip install --quiet --disable-pip-version-check -r requirements-figures.lock
+	touch $@
+
+reproduce: .venv/.ready
+	$(BIN)/snakemake --cores all
+
+smoke: .venv/.ready
+	$(BIN)/snakemake --cores all --configfile config/smoke.yaml
+
+test: .venv/.ready
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: .venv/.ready
+	$(BIN)/python -m pytest -m slow
+
+figures: .venv-figures/.ready
+	$(LIGHT)/python -m atkd.report redraw --run results/reference/$(RUN) --published results/published.csv
+
+freeze: .venv/.ready
+	$(BIN)/python -m atkd.report freeze --run results/$(RUN) --output results/reference/$(RUN)
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: .venv/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+clean:
+	rm -rf .venv .venv-figures .snakemake

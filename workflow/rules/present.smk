@@ -1,0 +1,85 @@
+rule tables:
+    input:
+        scores=rules.scores.output.scores,
+        documents=rules.scores.output.documents,
+        costs=rules.scores.output.costs,
+        published="results/published.csv",
+        code=code("tables", "stats"),
+    output:
+        main=report(
+            collect("<results>/tables/main_{family}.csv", family=FAMILIES),
+            caption="../report/main.rst",
+            category="Scores",
+        ),
+        bits=report(
+            collect("<results>/tables/bits_per_byte_{family}.csv", family=FAMILIES),
+            caption="../report/bits_per_byte.rst",
+            category="Bits per byte",
+        ),
+        extra=report(
+            collect("<results>/tables/extra_{family}.csv", family=FAMILIES if config["extra_tasks"] else []),
+            caption="../report/extra.rst",
+            category="Generalisation",
+        ),
+        controls=report(
+            "<results>/tables/controls.csv",
+            caption="../report/controls.rst",
+            category="Controls",
+        ),
+        costs=report("<results>/tables/costs.csv", caption="../report/costs.rst", category="Costs"),
+        published=report(
+            "<results>/tables/published.csv",
+            caption="../report/published.rst",
+            category="Paper",
+        ),
+    log:
+        "<logs>/tables.log",
+    conda:
+        "../../environment.yml"
+    params:
+        folder=subpath(output.costs, parent=True),
+    localrule: True
+    shell:
+        "python -m atkd.tables --scores {input.scores} --documents {input.documents} "
+        "--costs {input.costs} --published {input.published} --output {params.folder} > {log} 2>&1"
+
+
+rule figures:
+    input:
+        tables=rules.tables.output.costs,
+        code=code("figures"),
+    output:
+        report(
+            collect("<results>/figures/scaling{family}.svg", family=["", *(f"_{f}" for f in FAMILIES)]),
+            caption="../report/scaling.rst",
+            category="Figures",
+        ),
+    log:
+        "<logs>/figures.log",
+    conda:
+        "../../environment.yml"
+    params:
+        tables=subpath(input.tables, parent=True),
+        folder=subpath(output[0], parent=True),
+    localrule: True
+    shell:
+        "python -m atkd.figures --tables {params.tables} --output {params.folder} > {log} 2>&1"
+
+
+rule page:
+    input:
+        tables=rules.tables.output.costs,
+        figures=rules.figures.output,
+        published="results/published.csv",
+        code=code("report"),
+    output:
+        report("<results>/index.html", caption="../report/index.rst", category="Run"),
+    log:
+        "<logs>/page.log",
+    conda:
+        "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
+    localrule: True
+    shell:
+        "python -m atkd.report html --run {params.folder} --published {input.published} > {log} 2>&1"
