@@ -208,9 +208,9 @@ def gains(part: pd.DataFrame) -> Figure:
 
 def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float) -> None:
     """One baseline's rows: colour is the gain, bold where the interval leaves zero out."""
-    names = list(dict.fromkeys(zip(part.family, part.student, part.teacher, strict=True)))
-    wide = part.pivot_table(index=["family", "student", "teacher"], columns="task", values="value")
-    wide = wide.reindex(index=names, columns=columns)
+    keys = ["family", "student", "teacher"]
+    names = list(dict.fromkeys(part[keys].itertuples(index=False, name=None)))
+    wide = part.pivot(index=keys, columns="task", values="value").reindex(names, columns=columns)
     axes.imshow(wide, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
     for row in part.itertuples():
         y, x = names.index((row.family, row.student, row.teacher)), columns.index(row.task)
@@ -233,7 +233,7 @@ def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float)
 
 def caption(part: pd.DataFrame, text: str) -> str:
     """A caption that ends with metric, direction, documents, seeds and what intervals cover."""
-    seeds = " or ".join(str(s) for s in sorted({int(s) for s in part.seeds}))
+    seeds = " or ".join(map(str, sorted(set(part.seeds))))
     over = " or ".join(sorted(set(part.over)))
     about = "ROUGE-L F for generation, prefix match for MMLU, DROP and BBH, in percent"
     text += f" Metric: the task's own score ({about}); higher is better."
@@ -263,8 +263,7 @@ def draw(tables: str | Path, output: str | Path) -> list[str]:
     import matplotlib.pyplot as plt
 
     frame, changes = (read(Path(tables) / f"{n}.csv") for n in ("estimates", "differences"))
-    world = bool(frame.task_label.str.contains("(world)", regex=False).any())
-    frame, changes = frame.assign(world=world), changes.assign(world=world)
+    frame["world"] = changes["world"] = frame.task_label.str.endswith("(world)").any()
     part = frame[(frame.metric == "score") & (frame.task == "average")]
     families = list(dict.fromkeys(part.family))
     drawn = {"scaling": families} | {f"scaling_{family}": [family] for family in families}

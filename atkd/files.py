@@ -80,7 +80,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_jsonl(path: str | os.PathLike[str], fields: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+def read_jsonl(
+    path: str | os.PathLike[str], fields: Iterable[str] = ()
+) -> Iterator[dict[str, Any]]:
     """Rows of a JSON-lines file; InputError gives file:line for a bad line or a missing field."""
     wanted = tuple(fields)
     try:

@@ -185,9 +185,15 @@ def page(config: str, found: list[tables.Table], folder: Path, record: dict[str,
 
 
 def html(run: Path, published: Path | None = None, jobs: Iterable[str] = ()) -> None:
-    """Writes index.html and provenance.json from the score files and the figures in the run."""
-    output, draw = run / "tables", tables.draw
-    found = draw(run / "scores.csv", run / "documents.csv.gz", output, run / "costs.csv", published)
+    """Writes index.html and provenance.json from the score files and the run's figures."""
+    _index(run, tables.collect(**_files(run), published=published)[2], jobs)
+
+
+def _files(run: Path) -> dict[str, Path]:
+    return dict(zip(("scores", "documents", "costs"), (run / n for n in SCORE_FILES), strict=True))
+
+
+def _index(run: Path, found: list[tables.Table], jobs: Iterable[str] = ()) -> None:
     record = gather(run, jobs)
     write_json(run / "provenance.json", record)
     config = str(tables.read_csv(run / "scores.csv", ["config"]).config[0])
@@ -196,10 +202,9 @@ def html(run: Path, published: Path | None = None, jobs: Iterable[str] = ()) -> 
 
 def redraw(run: Path, published: Path | None = None) -> None:
     """Every table and figure, and index.html, from score files alone."""
-    costs = run / "costs.csv"
-    tables.draw(run / "scores.csv", run / "documents.csv.gz", run / "tables", costs, published)
+    found = tables.draw(run / "tables", **_files(run), published=published)
     figures.draw(run / "tables", run / "figures")
-    html(run, published)
+    _index(run, found)
     print(f"drawn: {run / 'tables'}, {run / 'figures'}, {run / 'index.html'}")
 
 

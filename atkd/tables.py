@@ -219,7 +219,9 @@ class Table:
         """GitHub's Markdown; rules are not drawn."""
         lines = [self.heads, [":--", ":--"] + ["--:"] * (len(self.heads) - 2)]
         lines += [row for row in self.rows if row is not None]
-        body = "\n".join("| " + " | ".join(row) + " |" for row in lines)
+        body = "\n".join(
+            "| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in lines
+        )
         return f"**{self.title}**\n\n{body}\n\n" + "\n".join(f"{n}  " for n in self.notes) + "\n"
 
     def latex(self) -> str:
@@ -379,7 +381,7 @@ def published_table(path: str | Path, changes: pd.DataFrame, config: str) -> Tab
     gains = gains[gains.metric == "score"]
     ours = []
     for row in frame.itertuples():
-        part = gains[[f in row.family or row.family == "all" for f in gains.family]]
+        part = gains[[row.family == "all" or f in str(row.family).split("+") for f in gains.family]]
         asked = row.metric == "max_average_gain" and len(part)
         ours.append(signed(part.loc[part.value.idxmax()]) if asked else "–")
     frame["this_run"] = ours
@@ -416,15 +418,14 @@ def build(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
     return frame, changes, found
 
 
-def draw(
+def collect(
     scores: str | Path,
     documents: str | Path,
-    output: str | Path,
     costs: str | Path | None = None,
     published: str | Path | None = None,
     title: str | None = None,
-) -> list[Table]:
-    """Reads the score files and writes every table into the folder `output`."""
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
+    """What `build` gives, from files, with the cost table and the paper's known numbers."""
     loaded = load(scores, documents)
     loaded.config = title or loaded.config
     frame, changes, found = build(loaded)
@@ -432,6 +433,12 @@ def draw(
         found.append(cost_table(read_csv(costs, COST_COLUMNS), loaded.config))
     if published:
         found.append(published_table(published, changes, loaded.config))
+    return frame, changes, found
+
+
+def draw(output: str | Path, **files: Any) -> list[Table]:
+    """Writes everything `collect` finds into the folder `output`."""
+    frame, changes, found = collect(**files)
     save_csv(frame, Path(output) / "estimates.csv")
     save_csv(changes, Path(output) / "differences.csv")
     for table in found:

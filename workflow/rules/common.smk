@@ -40,6 +40,16 @@ def code(*modules):
     return [f"atkd/{name}.py" for name in modules]
 
 
+def folder_of(name, levels=1):
+    """The folder of a rule's input `name` (the first of several), or one further up."""
+
+    def folder(wildcards, input):
+        files = input[name] if isinstance(input[name], str) else input[name][0]
+        return Path(files).parents[levels - 1]
+
+    return folder
+
+
 def as_json(value):
     return json.dumps(value, sort_keys=True)
 

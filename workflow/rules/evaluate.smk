@@ -17,7 +17,7 @@ rule evaluate:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         settings=evaluation_settings,
         model=subpath(input.model, parent=True),
-        prompts="<results>/prompts/{family}",
+        prompts=folder_of("prompts"),
         folder=subpath(output.summary, parent=True),
     threads: COMPUTE["threads"]
     resources:

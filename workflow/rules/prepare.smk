@@ -75,7 +75,7 @@ rule check:
         "../../environment.yml"
     params:
         settings=check_settings,
-        tokenizers="<results>/tokenizers",
+        tokenizers=folder_of("tokenizers", levels=2),
     shell:
         "python -m atkd.check --settings {params.settings:q} "
         "--tokenizers {params.tokenizers} --output {output} > {log} 2>&1"

@@ -1,0 +1,104 @@
+"""The page, freezing, redrawing and the summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_tables import write_run
+
+from atkd import report, tables
+from atkd.files import InputError, read_json, write_text
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A small finished run."""
+    return write_run(tmp_path / "run", families=("llama",), documents=4, tasks=("koala", "bbh"))
+
+
+def test_freeze_then_redraw(run: Path, tmp_path: Path) -> None:
+    frozen = tmp_path / "frozen"
+    report.freeze(run, frozen)
+    expected = {*report.SCORE_FILES, "provenance.json"}
+    assert {path.name for path in frozen.iterdir()} == expected
+    record = read_json(frozen / "provenance.json")
+    assert record["commits"] == ["0123abc"]
+    assert record["settings"] == {"abc": {"lr": 0.002}}
+    assert set(record["files"]) == set(report.SCORE_FILES)
+    report.redraw(frozen)
+    page = (frozen / "index.html").read_text()
+    for words in ("Controls in order", "data:image/svg+xml", "in miniature", "0123abc", "Start-up"):
+        assert words in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert read_json(frozen / "provenance.json") == record
+
+
+def test_freeze_refuses_an_incomplete_run(run: Path, tmp_path: Path) -> None:
+    text = (run / "scores.csv").read_text()
+    lines = [line for line in text.splitlines() if ",7b,supervised_kd," not in line]
+    write_text(run / "scores.csv", "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="llama/68m/7b/supervised_kd: no scores"):
+        report.freeze(run, tmp_path / "frozen")
+    lines = [line for line in text.splitlines() if ",7b,supervised_kd,1,bbh" not in line]
+    write_text(run / "scores.csv", "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="task bbh has no score"):
+        report.freeze(run, tmp_path / "frozen")
+    (run / "costs.csv").unlink()
+    with pytest.raises(InputError, match=r"costs\.csv: file not found"):
+        report.freeze(run, tmp_path / "frozen")
+    assert not (tmp_path / "frozen").exists()
+
+
+def test_freeze_refuses_scores_that_documents_do_not_give(run: Path, tmp_path: Path) -> None:
+    lines = (run / "scores.csv").read_text().splitlines()
+    parts = lines[1].split(",")
+    lines[1] = ",".join([*parts[:-2], str(float(parts[-2]) + 1), parts[-1]])
+    write_text(run / "scores.csv", "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="its documents give"):
+        report.freeze(run, tmp_path / "frozen")
+
+
+def test_text_is_escaped() -> None:
+    table = tables.Table("x", "<b>", ["<i>", "&"], [["<script>", "a|b"], None], ["<u>"], None)
+    page = report.html_table(table)
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert r"a\|b" in table.markdown()
+
+
+def test_out_of_order_controls_lead_the_page(run: Path) -> None:
+    record = {"jobs": 0}
+    said = "CONTROLS OUT OF ORDER: 1 of 15 comparisons fail (x)."
+    table = tables.Table("controls", "Controls", ["a"], [], [said], None)
+    page = report.page("lab", [table], run, record)
+    assert f'<p class="verdict bad">{said}</p>' in page
+    assert page.index(said) < page.index("<h2")
+
+
+def test_summary_says_where_the_time_went(run: Path) -> None:
+    report.redraw(run)
+    text = report.summary(run)
+    for words in ("8 models scored", "2 teacher-student pairs", "start-up"):
+        assert words in text
+    for words in ("training", "evaluation", "Controls in order", "miniature", "config/paper.yaml"):
+        assert words in text
+
+
+def test_command_line(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["report", "summary", "--run", str(run)])
+    report.main()
+    assert "where the time went" in capsys.readouterr().out
+    assert json.dumps(report.gather(run))
+
+
+def test_the_page_leaves_other_outputs_alone(run: Path) -> None:
+    """Tables and figures belong to their own rules: the page must not touch them."""
+    report.redraw(run)
+    kept = [*(run / "tables").iterdir(), *(run / "figures").iterdir(), run / "scores.csv"]
+    before = [path.stat().st_mtime_ns for path in kept]
+    report.html(run)
+    assert [path.stat().st_mtime_ns for path in kept] == before
