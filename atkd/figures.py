@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 STYLES = {"supervised_kd": ("#0072B2", "o"), "reverse_kd": ("#D55E00", "s")}
 STYLES |= {"imitkd": ("#009E73", "^"), "f_distill": ("#CC79A7", "D"), "gkd": ("#B8860B", "v")}
 STYLES |= {"seqkd": ("#4D4D4D", "P"), "dkd": ("#56B4E9", "X")}
-CONTROLS = ("teacher", "none", "sft")
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "atkd",
@@ -63,7 +62,7 @@ def style(method: str) -> dict[str, Any]:
 def scaling_panel(axes: Axes, part: pd.DataFrame) -> None:
     """One family's average against teacher size."""
     part = part.rename(columns={"teacher_size": "x"})
-    students = part[~part.method.isin(CONTROLS)]
+    students = part[~part.method.isin(["teacher", "none", "sft"])]
     methods = list(dict.fromkeys(students.method))
     sizes = {s: t.upper() for s, t in zip(part.x, part.teacher, strict=True) if s}
     step = (max(sizes) / min(sizes)) ** 0.012 if sizes else 1.0

@@ -99,9 +99,9 @@ def write_run(
                 costs.append([run, stage, wall, wall * 0.98, 2.3, 512.0, 9000, 2200.0, 300])
     header = ["run", "task", "document", "group", "metric", "value", "numerator", "denominator"]
     write_text(folder / "documents.csv.gz", text(header, rows))
-    header = [*"config family student teacher method seed task metric value n".split()]
+    header = ["config", *tables.KEYS, "seed", "task", "metric", "value", "n"]
     write_text(folder / "scores.csv", text(header, scores))
-    header = "run stage wall_s cpu_s startup_s peak_memory_mb tokens tokens_per_s steps".split()
+    header = [*tables.COST_COLUMNS, "tokens", "tokens_per_s", "steps"]
     write_text(folder / "costs.csv", text(header, costs))
     job = {"stage": "student", "run": "opt/125m/-/sft/1", "seed": 1, "settings": {"lr": 0.002}}
     job |= {"settings_hash": "abc", "commit": "0123abc", "versions": {"python": "3.11.2"}}
