@@ -1,0 +1,43 @@
+"""What the task files call: the rows of a prompt file, and scores by the project's own functions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from atkd import scoring
+from atkd.files import read_jsonl
+
+FIELDS = ("id", "prompt", "target", "group", "max_new_tokens", "response", "bytes")
+
+
+class Documents(list):
+    """Rows of a prompt file with the one attribute of a data set that lm-eval reads."""
+
+    @property
+    def features(self) -> dict[str, None]:
+        """Names of the fields."""
+        return dict.fromkeys(self[0])
+
+
+def documents(path: str, **_: Any) -> dict[str, Documents]:
+    """The one split of a task."""
+    return {"test": Documents(read_jsonl(path, FIELDS))}
+
+
+def rouge_l(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """ROUGE-L F in percent."""
+    return {"rouge_l": scoring.rouge_l(results[0], doc["target"])}
+
+
+def prefix_match(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """100 or 0."""
+    return {"prefix_match": scoring.prefix_match(results[0], doc["target"])}
+
+
+def bits(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, tuple[float, int]]:
+    """(bits, bytes) of one reference; lm-eval's likelihoods are natural logarithms."""
+    return {"bits_per_byte": (-results[0][0] / math.log(2), doc["bytes"])}
+
+
+bits_per_byte = scoring.bits_per_byte

@@ -1,0 +1,236 @@
+"""Tiny models of the three families through lm-eval: the ids they see, stops, vocabulary, repeats."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atkd import evaluate, models, prompts, scoring, tokens
+from atkd.files import InputError, read_json, read_jsonl, write_jsonl
+from atkd.provenance import Stage
+
+FAMILIES = ("opt", "pythia", "llama")
+CORPUS = [f"Human:\nSay {n} twice.\n\nAssistant:\n{n} {n}, it is.\nAnswer: B" for n in range(60)]
+TASKS = ("dolly", "mmlu")
+CONTEXT = 96
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def open_rows(count: int) -> list[dict[str, Any]]:
+    draw = random.Random(3)
+    return [
+        {
+            "id": f"d-{n}",
+            "instruction": " ".join(draw.choices(["say", "it", "twice", "café"], k=1 + n % 7)),
+            "input": "is 12\n" if n % 3 else "",
+            "output": f"{n} {n}, it is.\n\nSo.",
+        }
+        for n in range(count)
+    ]
+
+
+def choice_rows(count: int) -> list[dict[str, Any]]:
+    row = {"subject": "s_t", "question": "Say B?", "choices": ["1", "2", "3", "4"], "answer": 1}
+    splits = ["dev"] * 2 + ["test"] * count
+    return [row | {"id": f"m-{n}", "split": split} for n, split in enumerate(splits)]
+
+
+def make(family: str, folder: Path, rows: int | None = None, **roles: Any) -> tuple[Path, Path]:
+    """A random model (with spare embedding `rows`) and its prompt files."""
+    tokenizer = tokens.train_tokenizer(family, CORPUS, 320)
+    shape = {"hidden_size": 32, "layers": 2, "heads": 2, "intermediate": 48}
+    shape |= {"rows": rows} if rows else {}
+    model = models.build(family, shape, tokenizer, CONTEXT, seed=5)
+    models.save(model, tokenizer, folder / "model", {})
+    settings = {"context": CONTEXT, "max_new_tokens": {"generation": 16}, "shots": {"mmlu": 1}}
+    for name, made in (("dolly", open_rows(20)), ("mmlu", choice_rows(6))):
+        rows_made, _ = prompts.build(name, made, tokenizer, settings)
+        write_jsonl(folder / "prompts" / f"{name}.jsonl", rows_made)
+    return folder / "model", folder / "prompts"
+
+
+def run(places: tuple[Path, Path], output: Path, batch_size: int = 16) -> dict[str, bytes]:
+    settings = {"tasks": list(TASKS), "context": CONTEXT, "batch_size": batch_size}
+    stage = Stage("evaluate", "opt/1/-/sft/1", settings)
+    evaluate.evaluate_folder(*places, settings, output, stage)
+    return {task: (output / f"{task}.jsonl").read_bytes() for task in TASKS}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return request.param, make(request.param, tmp_path_factory.mktemp(request.param), rows=352)
+
+
+def test_samples(places: Any, tmp_path: Path) -> None:
+    family, where = places
+    first = run(where, tmp_path / "a")
+    assert run(where, tmp_path / "b") == first  # the same run twice
+    single = run(where, tmp_path / "c", batch_size=1)
+    for task in TASKS:
+        rows = [json.loads(line) for line in first[task].splitlines()]
+        alone = [json.loads(line) for line in single[task].splitlines()]
+        wanted = list(read_jsonl(where[1] / f"{task}.jsonl"))
+        assert [row["id"] for row in rows] == [row["id"] for row in wanted]
+        assert [row["answer"] for row in rows] == [row["answer"] for row in alone]
+        for row, other in zip(rows, alone, strict=True):
+            assert row["bits"] == pytest.approx(other["bits"], rel=1e-5)
+        names = ["id", "group", "prompt", "target", "answer", "bits", "bytes", "tokens"]
+        assert list(rows[0]) == names
+
+
+def test_scores_from_samples_equal_lm_evals(places: Any, tmp_path: Path) -> None:
+    run(places[1], tmp_path)
+    made = scoring.scores_of(scoring.score_samples(tmp_path))
+    found = read_json(tmp_path / "lm_eval.json")["results"]
+    for row in made:
+        task, metric = row["task"], row["metric"]
+        if metric != "score":
+            name = f"{task}_bits" if metric == "bits_per_byte" else task
+            assert row["value"] == pytest.approx(found[name][metric], abs=1e-5)
+
+
+def test_ids_fed_are_ids_trained_on(places: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    family, where = places
+    seen: list[list[int]] = []
+    scored: list[list[int]] = []
+    original, likelihoods = evaluate.greedy, evaluate.log_likelihoods
+
+    def record(model: Any, ids: Any, mask: Any, *rest: Any) -> Any:
+        seen.extend(row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True))
+        return original(model, ids, mask, *rest)
+
+    def record_pairs(model: Any, pairs: Any, *rest: Any) -> Any:
+        scored.extend(prompt + response for prompt, response in pairs)
+        return likelihoods(model, pairs, *rest)
+
+    monkeypatch.setattr(evaluate, "greedy", record)
+    monkeypatch.setattr(evaluate, "log_likelihoods", record_pairs)
+    run(where, tmp_path)
+    tokenizer = evaluate.models_tokenizer(where[0])
+    for row in open_rows(20):
+        prompt = prompts.template(row["instruction"], row["input"])
+        made = tokens.encode_example(tokenizer, prompt, row["output"], CONTEXT)
+        assert made is not None
+        ids = made["input_ids"]
+        assert ids[-1] == tokenizer.eos_token_id and ids[:-1] in scored
+        assert [i for i, label in zip(ids, made["labels"], strict=True) if label == -100] in seen
+    bos = {"opt": 2, "llama": 1}.get(family)
+    assert bos is None or all(ids[0] == bos for ids in seen + scored)
+
+
+def test_bits_are_those_of_the_whole_model(places: Any, tmp_path: Path) -> None:
+    import torch
+
+    run(places[1], tmp_path)
+    model = models.load(places[1][0])
+    tokenizer = evaluate.models_tokenizer(places[1][0])
+    for row in list(read_jsonl(tmp_path / "dolly.jsonl"))[:3]:
+        made = tokens.encode_example(tokenizer, row["prompt"], row["target"], CONTEXT)
+        assert made is not None
+        ids, labels = torch.tensor(made["input_ids"]), torch.tensor(made["labels"])
+        logits = model(input_ids=ids[None]).logits[0, :-1, : len(tokenizer)]
+        picked = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+        scored = labels[1:-1] != -100  # without EOS
+        bits = -picked[:-1][scored].sum().item() / 0.6931471805599453
+        assert row["bits"] == pytest.approx(bits, rel=1e-4)
+        assert row["bytes"] == len(row["target"].encode()) and row["tokens"] == int(scored.sum())
+
+
+def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
+    import torch
+
+    model = models.load(places[1][0])
+    tokenizer = evaluate.models_tokenizer(places[1][0])
+    rows = tokens.encode_prompts(tokenizer, ["Say it.", "Say it twice. It is."])
+    ids, mask = evaluate.padded(rows, tokenizer.pad_token_id, left=True)
+    forward = model.forward
+
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        found = forward(*args, **kwargs)
+        change(found.logits)
+        return found
+
+    model.forward = changed
+    with torch.inference_mode():
+        return tokenizer, evaluate.greedy(model, ids, mask, new_tokens, tokenizer)
+
+
+def test_spare_rows_are_never_emitted(places: Any) -> None:
+    def favour(logits: Any) -> None:
+        assert logits.shape[-1] == 352
+        logits[..., 320:] += 1e4
+
+    tokenizer, answers = greedy_of(places, favour)
+    assert int(answers.max()) < len(tokenizer) == 320
+
+
+def test_answers_end_at_eos(places: Any) -> None:
+    calls = []
+
+    def end_the_first(logits: Any) -> None:
+        calls.append(len(logits))
+        eos = {"opt": 2, "pythia": 0, "llama": 2}[places[0]]
+        logits[..., eos] = -1e4
+        if len(calls) == 3:
+            logits[0, :, eos] = 1e4
+        if len(calls) == 5:
+            logits[..., eos] = 1e4
+
+    tokenizer, answers = greedy_of(places, end_the_first)
+    assert calls == [2, 2, 2, 1, 1]  # an ended row leaves the batch
+    assert (answers[0] == tokenizer.eos_token_id).nonzero()[0].item() == 2
+    assert (answers[1] == tokenizer.eos_token_id).nonzero()[0].item() == 4
+    assert set(answers[0, 3:].tolist()) <= {tokenizer.pad_token_id}
+
+
+def test_greedy_equals_generate(places: Any) -> None:
+    tokenizer, ours = greedy_of(places, lambda logits: logits[..., 320:].fill_(-1e4))
+    model = models.load(places[1][0])
+    rows = tokens.encode_prompts(tokenizer, ["Say it.", "Say it twice. It is."])
+    ids, mask = evaluate.padded(rows, tokenizer.pad_token_id, left=True)
+    wanted = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=8,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=list(range(320, 352)),
+    )[:, ids.shape[1] :]
+    assert ours[:, : wanted.shape[1]].tolist() == wanted.tolist()
+
+
+def test_blank_lines_do_not_stop(places: Any) -> None:
+    tokenizer = evaluate.models_tokenizer(places[1][0])
+    newline = tokens.encode_response(tokenizer, "x\n\nx", eos=False)
+    step = iter(newline * 9)
+
+    def favour(logits: Any) -> None:
+        logits[..., next(step)] = 1e4
+
+    _, answers = greedy_of(places, favour, new_tokens=len(newline))
+    assert tokenizer.decode(answers[0], skip_special_tokens=True).strip() == "x\n\nx"
+    made = evaluate.build_tasks(places[1][1], ["dolly"], tokenizer.eos_token)
+    assert made["dolly"].config.generation_kwargs["until"] == [tokenizer.eos_token]
+
+
+def test_bad_input(places: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"koala.jsonl: prompt file not found"):
+        evaluate.build_tasks(places[1][1], ["koala"], "</s>")
+    settings = {"tasks": ["dolly"], "context": 40}
+    with pytest.raises(
+        InputError, match="has .* tokens, expected at most|tokens, expected at most"
+    ):
+        evaluate.evaluate_folder(*places[1], settings, tmp_path, Stage("evaluate", "r", settings))
+
+
+def test_importing_is_light() -> None:
+    code = "import sys; import atkd.evaluate; print([m for m in sys.modules if m in %r])"
+    heavy = ["torch", "numpy", "pandas", "transformers", "lm_eval", "datasets"]
+    done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, check=True)
+    assert json.loads(done.stdout) == []
