@@ -216,7 +216,7 @@ def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float)
         sure = row.low > 0 or row.high < 0
         look = {"ha": "center", "va": "center", "weight": "bold" if sure else "normal"}
         look["color"] = "white" if abs(row.value) > 0.72 * bound else "#222222"
-        axes.text(x, y, f"{row.value:+.1f}".replace("-", "−"), fontsize=7.5, **look)
+        axes.text(x, y, f"{row.value:+.1f}".replace("-", "\N{MINUS SIGN}"), fontsize=7.5, **look)
     rows = [f"{FAMILIES.get(f, f)} {s.upper()} ← {t.upper()}" for f, s, t in names]
     axes.set_yticks(range(len(names)), rows, fontsize=8)
     axes.set_title(part.label.iloc[0], loc="left", fontsize=9)

@@ -36,7 +36,7 @@ class Estimate(NamedTuple):
 class Components(NamedTuple):
     """Variance components of one task's mean, each in units of the variance of that mean."""
 
-    means_S: Array
+    seed_means: Array
     document: float
     residual: float
     effective: float
@@ -124,7 +124,7 @@ def estimate(tasks: Sequence[Components], level: float = 0.95) -> Estimate:
     import numpy as np
 
     count = len(tasks)
-    means_S = np.mean([task.means_S for task in tasks], axis=0)
+    means_S = np.mean([task.seed_means for task in tasks], axis=0)
     seeds, documents = len(means_S), sum(task.documents for task in tasks)
     terms = [
         (max(task.document, task.residual) / count**2, max(task.effective - 1, 1e-9))

@@ -28,6 +28,7 @@ METHODS |= {"supervised_kd": "Supervised KD", "reverse_kd": "Reverse KD", "imitk
 METHODS |= {"f_distill": "f-distill", "gkd": "GKD", "dkd": "Decoupled KD"}
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 METRICS = {"score": ("Score", "points", 2), "bits_per_byte": ("Bits per byte", "bits", 3)}
+MINUS = "\N{MINUS SIGN}"
 Cell = tuple[str, str, str, str]
 KEYS = ["family", "student", "teacher", "method"]
 COST_COLUMNS = ["run", "stage", "wall_s", "cpu_s", "startup_s", "peak_memory_mb"]
@@ -64,9 +65,11 @@ def is_world(config: str) -> bool:
     return config.startswith(("world", "smoke"))
 
 
-def task_label(task: str, config: str) -> str:
-    """A column's head; for the world it says plainly that the task is not the real set."""
-    name = {**TASKS, "average": "Average"}.get(task, task.capitalize())
+def task_label(task: str, config: str, count: int = 0) -> str:
+    """A column's head: says when a task is the world's analogue, or an average lacks tasks."""
+    name = TASKS.get(task, task.capitalize())
+    if 0 < count < len(AVERAGES.get(task, [])):
+        return f"{name} ({count} of {len(AVERAGES[task])} tasks)"
     return f"{name} (world)" if task not in AVERAGES and is_world(config) else name
 
 
@@ -170,7 +173,7 @@ def estimates(scores: Scores, cells: dict[tuple[Cell, ...], str]) -> list[dict[s
             if None not in found:
                 names = {"kind": kind, "metric": metric, "task": column, "tasks": len(tasks)}
                 names["teacher_size"] = size(sides[0][2])
-                names["task_label"] = task_label(column, scores.config)
+                names["task_label"] = task_label(column, scores.config, len(tasks))
                 names |= dict(zip(KEYS, sides[0], strict=True)) | {"label": label(sides[0][-1])}
                 names["versus"] = "/".join(sides[-1]) if len(sides) > 1 else ""
                 rows.append(names | stats.estimate(found)._asdict())
@@ -199,7 +202,7 @@ def contrasts(scores: Scores) -> dict[tuple[Cell, ...], str]:
 
 def tex(text: str) -> str:
     """Text escaped for LaTeX."""
-    swaps = {"\\": r"\textbackslash{}", "−": "$-$", ">": "$>$", "–": "--", "←": r"$\leftarrow$"}
+    swaps = {"\\": r"\textbackslash{}", MINUS: "$-$", ">": "$>$", "←": r"$\leftarrow$"}
     swaps |= {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
     return "".join(swaps.get(c, c) for c in text)
 
@@ -250,9 +253,8 @@ def arrow(cell: Cell) -> str:
 
 def signed(row: Any, digits: int = 2) -> str:
     """A difference and its interval, with true minus signs."""
-    return f"{row.value:+.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]".replace(
-        "-", "−"
-    )
+    text = f"{row.value:+.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
+    return text.replace("-", MINUS)
 
 
 def save_csv(frame: pd.DataFrame, path: str | Path) -> None:
@@ -295,7 +297,8 @@ def grid(
         values = ["" if v != v else f"{v:.{digits}f}" for v in wide.loc[cell]]
         gain = signed(last.loc[cell], digits) if cell in last.index else ""
         rows.append([arrow(cell), label(cell[3]), *values, gain])
-    heads = ["Model", "Method", *(task_label(c, config) for c in columns), "ATKD's gain"]
+    named = dict(zip(frame.task, frame.task_label, strict=True))
+    heads = ["Model", "Method", *(named[c] for c in columns), "ATKD's gain"]
     title = f"{FAMILIES.get(family, family)}: {quantity.lower()} ({config})"
     about = f"ATKD's gain: last column's value with ATKD minus without, in {unit}."
     gains = last[["value", "low", "high", "seeds", "documents"]].add_prefix("gain_")
@@ -383,7 +386,7 @@ def published_table(path: str | Path, changes: pd.DataFrame, config: str) -> Tab
     for row in frame.itertuples():
         part = gains[[row.family == "all" or f in str(row.family).split("+") for f in gains.family]]
         asked = row.metric == "max_average_gain" and len(part)
-        ours.append(signed(part.loc[part.value.idxmax()]) if asked else "–")
+        ours.append(signed(part.loc[part.value.idxmax()]) if asked else "")
     frame["this_run"] = ours
     heads = ["Item", "Family", "Quantity", "Paper", "This run", "Source"]
     shown = frame[["table", "family", "metric", "value", "this_run", "source"]]

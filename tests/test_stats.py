@@ -92,7 +92,7 @@ def test_documents_that_one_side_lacks_are_left_out() -> None:
     left, right = np.array([[1.0, 2.0, np.nan]]), np.array([[0.0, np.nan, 5.0]])
     found = stats.paired([left, right])
     assert found is not None
-    assert (found.documents, found.means_S[0]) == (1, 1.0)
+    assert (found.documents, found.seed_means[0]) == (1, 1.0)
     assert math.isnan(stats.estimate([found]).low)
     assert stats.paired([left, np.full((1, 3), np.nan)]) is None
 
