@@ -11,22 +11,38 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
 from atkd.universe import (
-    END, GUESTS, NUMBER_WORDS, NUMERIC, OPPOSITES, PEOPLE_RELATIONS, PRONOUN, TOWN_RELATIONS,
-    ITEM_RELATIONS, VALUES, Fact, Universe, build, called, clause, grammar, join, kind, pronoun,
-    split, starting, tell,
+    GUESTS,
+    ITEM_RELATIONS,
+    NUMBER_WORDS,
+    OPPOSITES,
+    PEOPLE_RELATIONS,
+    PRONOUN,
+    TOWN_RELATIONS,
+    VALUES,
+    Fact,
+    Universe,
+    build,
+    called,
+    clause,
+    grammar,
+    kind,
+    pronoun,
+    split,
+    starting,
+    tell,
 )  # fmt: skip
 
 Row = dict[str, Any]
 TRIES = 20000
 GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm", "unseen")
-KNOWN = "fact pair describe portrait compare check place thing hop".split()
-CONTEXT = "extract rewrite list count sort choose convert opposite".split()
-TRAINED = {name: 1 for name in [*KNOWN, *CONTEXT, "then"]} | {"fact": 4, "pair": 2, "then": 2}
+KNOWN = ["fact", "pair", "describe", "portrait", "compare", "check", "place", "thing", "hop"]
+CONTEXT = ["extract", "rewrite", "list", "count", "sort", "choose", "convert", "opposite"]
+TRAINED = dict.fromkeys([*KNOWN, *CONTEXT, "then"], 1) | {"fact": 4, "pair": 2, "then": 2}
 UNSEEN = ("gift", "meet", "reverse")
 MIX = {
     "dolly": [*KNOWN, "extract", "opposite"],
@@ -263,7 +279,8 @@ class Maker:
     def _convert(self) -> Row:
         number = self.rng.randint(1, 12)
         fact = ("text", "number", NUMBER_WORDS[number])
-        lead = "{The {number|word} is|It is {written|read|*2}|In words{,|:|*2} {it is|*2}|As a word{,|:|*2}}"
+        lead = "{The {number|word} is|It is {written|read|*2}|In words{,|:|*2} {it is|*2}"
+        lead += "|As a word{,|:|*2}}"
         words = self.rng.choice(VALUES["item"])
         return self._row("convert", [fact], f"{lead} <number={fact[2]}> .", f"{number} {words}")
 
@@ -272,7 +289,8 @@ class Maker:
         things = self.rng.choice(VALUES["item"])
         value = OPPOSITES[word]
         noun = "{thing|one|" + things + "*2}"
-        answer = f"{{The opposite is|It {{is|becomes}}|{{Now|Then}} it is}} a <opposite={value}> {noun} ."
+        lead = "{The opposite is|It {is|becomes}|{Now|Then} it is} a"
+        answer = f"{lead} <opposite={value}> {noun} ."
         return self._row("opposite", [(word, "opposite", value)], answer, f"a {word} {things}")
 
     def _then(self) -> Row:
@@ -425,7 +443,9 @@ class Builder:
             asked.add(name)
             self.taken.update(key for key in row["keys"] if ":" in key)
             rows.append({"id": f"{task}-{len(rows)}"} | row)
-        raise ValueError(f"world: only {len(rows)} different {task} items; ask for fewer or widen it")
+        raise ValueError(
+            f"world: only {len(rows)} different {task} items; ask for fewer or widen it"
+        )
 
     def _unseen(self, row: Row) -> bool:
         return any(":" in key or key in self.held for key in row["keys"])
@@ -667,7 +687,10 @@ def mentions(facts: Sequence[Fact], words: Sequence[str]) -> list[tuple[str, str
     subjects = {split(fact[0].lower())[-1]: fact[0] for fact in facts}
     current, found = facts[0][0] if facts else "", []
     for place, word in enumerate(words):
-        if "not" in words[max(0, place - (2 if words[place - 1] in ("a", "the", "in") else 1)) : place]:
+        if (
+            "not"
+            in words[max(0, place - (2 if words[place - 1] in ("a", "the", "in") else 1)) : place]
+        ):
             continue
         found.append((word, current, words[place + 1] if place + 1 < len(words) else ""))
         current = subjects.get(word, current)

@@ -106,9 +106,7 @@ def test_ambiguous_choices_add_up_and_match_frequencies() -> None:
     rng, count = random.Random(0), 20000
     drawn = Counter(world.sample(item, rng) for _ in range(count))
     for text, seen in drawn.items():
-        assert seen / count == pytest.approx(
-            math.exp(world.log_probability(item, text)), abs=0.012
-        )
+        assert seen / count == pytest.approx(math.exp(world.log_probability(item, text)), abs=0.012)
 
 
 @pytest.mark.parametrize("row", OPEN[::9], ids=lambda row: row["id"])
