@@ -95,7 +95,7 @@ def _field(kind: str, field: str, raw: Row, place: str) -> Any:
 
 @dataclass
 class Data:
-    """Canonical rows of all files (`train`, `pretrain` and one list per task), and what they are."""
+    """Canonical rows of all files (`train`, `pretrain`, one list per task), and what they are."""
 
     train: list[Row]
     pretrain: list[Row]

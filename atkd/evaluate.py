@@ -1,4 +1,4 @@
-"""One model over all tasks through lm-eval: prompt files -> samples, one JSON-lines file per task."""
+"""One model over all tasks through lm-eval: prompt files -> samples, a file per task."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from atkd.files import InputError, cli, folder_lock, read_jsonl, sha256, write_j
 from atkd.provenance import Stage
 
 Row = dict[str, Any]
+CUE = "\n\nAssistant:\n"
 LETTERS = ("A", "B", "C", "D")
 FIELDS = {
     "mmlu": ("id", "split", "subject", "question", "choices", "answer"),
@@ -52,23 +53,15 @@ class Item:
 
 def template(instruction: str, input: str = "") -> str:
     """The one prompt template of training, generation and scoring."""
-    return f"Human:\n{_joined(instruction, input)}\n\nAssistant:\n"
-
-
-def _joined(instruction: str, input: str) -> str:
-    return f"{instruction} {input}" if input else instruction
+    request = f"{instruction} {input}" if input else instruction
+    return f"Human:\n{request}{CUE}"
 
 
 def generation_items(rows: list[Row], shots: int) -> list[Item]:
     """Open-ended tasks: the template, no shots; grouped by skill where rows have one."""
     return [
-        Item(
-            row["id"],
-            row.get("skill", ""),
-            template(row["instruction"], row["input"]),
-            row["output"],
-        )
-        for row in rows
+        Item(row["id"], row.get("skill", ""), template(row["instruction"], row["input"]), answer)
+        for row, answer in ((row, row["output"]) for row in rows)
     ]
 
 
@@ -83,7 +76,7 @@ def mmlu_items(rows: list[Row], shots: int) -> list[Item]:
         if row["split"] == "test":
             subject = row["subject"]
             spaced = subject.replace("_", " ")
-            # instruct-eval's header has two blanks before the subject
+            # two blanks before the subject, as in instruct-eval
             header = (
                 f"The following are multiple choice questions (with answers) about  {spaced}.\n\n"
             )
@@ -147,8 +140,6 @@ def chosen(items: list[Item], limit: int | None, seed: int) -> list[Item]:
     """A seeded draw of `limit` items, spread evenly over groups, in their first order."""
     if limit is None or limit >= len(items):
         return items
-    if limit < 1:
-        raise InputError(f"evaluation.limit: found {limit}, expected at least 1")
     groups = defaultdict(list)
     for index, item in enumerate(items):
         groups[item.group].append(index)
@@ -169,13 +160,10 @@ class Fitter:
 
     def __init__(self, tokenizer: Any, context: int, max_new_tokens: int, plain: bool) -> None:
         self.tokenizer, self.context, self.plain = tokenizer, context, plain
-        self.max_new_tokens = max_new_tokens
-        self.budget = context - max_new_tokens
+        self.max_new_tokens, self.budget = max_new_tokens, context - max_new_tokens
         if self.budget < 1:
-            raise InputError(
-                f"evaluation.context: found {context}, expected more than "
-                f"max_new_tokens = {max_new_tokens}"
-            )
+            wanted = f"expected more than max_new_tokens = {max_new_tokens}"
+            raise InputError(f"evaluation.context: found {context}, {wanted}")
         self.counts = {"documents": 0, "with_fewer_shots": 0, "shots_dropped": 0}
         self.counts |= {"prompts_cut": 0, "references_cut": 0, "longest_prompt": 0}
 
@@ -196,15 +184,11 @@ class Fitter:
             self.counts["prompts_cut"] += 1
         self._count(item, shots, length)
         made = {"id": item.id, "prompt": prompt, "target": item.target}
-        if item.options:
-            made["options"] = list(item.options)
+        made |= {"options": list(item.options)} if item.options else {}
         response, size = self._response(item.target, self.context - length)
         made |= {"group": item.group, "shots": shots, "tokens": length}
-        return made | {
-            "max_new_tokens": self.max_new_tokens,
-            "response": response,
-            "bytes": size,
-        }
+        made |= {"max_new_tokens": self.max_new_tokens, "response": response, "bytes": size}
+        return made
 
     def _count(self, item: Item, shots: int, length: int) -> None:
         dropped = len(item.shots) - shots
@@ -215,13 +199,13 @@ class Fitter:
 
     def _cut(self, prompt: str) -> str:
         """The prompt without the end of its request (template) or the start of its passage."""
-        cue = "\n\nAssistant:\n"
         if self.plain:
-            keep = lambda size: prompt[len(prompt) - size :]  # noqa: E731
-            return keep(_largest(len(prompt), lambda n: self.length(keep(n)) <= self.budget))
-        body = prompt.removesuffix(cue)
-        size = _largest(len(body), lambda n: self.length(body[:n] + cue) <= self.budget)
-        return body[:size] + cue
+            whole = len(prompt)
+            size = _largest(whole, lambda n: self.length(prompt[whole - n :]) <= self.budget)
+            return prompt[whole - size :]
+        body = prompt.removesuffix(CUE)
+        size = _largest(len(body), lambda n: self.length(body[:n] + CUE) <= self.budget)
+        return body[:size] + CUE
 
     def _response(self, target: str, room: int) -> tuple[str, int]:
         """What bits per byte score: the reference (cut where the context ends), and its bytes.
@@ -256,15 +240,13 @@ def build(task: str, rows: list[Row], tokenizer: Any, settings: Row) -> tuple[li
     plain = task in BUILDERS
     shots = (SHOTS | settings.get("shots", {})).get(task, 0)
     items = BUILDERS.get(task, generation_items)(rows, shots)
-    limits = settings.get("limit") or {}
-    limit = limits.get(task) if isinstance(limits, dict) else limits
+    limit = (settings.get("limit") or {}).get(task)
     if limit is not None and limit < 1:
         raise InputError(f"evaluation.limit.{task}: found {limit}, expected at least 1")
-    picked = chosen(items, limit, settings.get("seed", 1))
     longest = MAX_NEW_TOKENS | settings.get("max_new_tokens", {})
     new_tokens = longest.get(task, longest["generation"])
     fitter = Fitter(tokenizer, settings.get("context", 2048), new_tokens, plain)
-    made = [fitter.record(item) for item in picked]
+    made = [fitter.record(item) for item in chosen(items, limit, settings.get("seed", 1))]
     _check(task, made)
     return made, {"rows": len(rows), "items": len(items)} | fitter.counts
 
@@ -272,11 +254,10 @@ def build(task: str, rows: list[Row], tokenizer: Any, settings: Row) -> tuple[li
 def _check(task: str, rows: list[Row]) -> None:
     if not rows:
         raise InputError(f"{task}: no items left after the shots, expected at least one")
-    seen: set[str] = set()
+    counts = Counter(row["id"] for row in rows)
     for row in rows:
-        if row["id"] in seen:
+        if counts[row["id"]] > 1:
             raise InputError(f"{task}: id {row['id']!r} occurs twice, expected unique ids")
-        seen.add(row["id"])
         if row["bytes"] == 0:
             raise InputError(f"{task}: item {row['id']!r} leaves no room for its reference")
 
@@ -287,7 +268,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="python -m atkd.prompts", description=main.__doc__)
     parser.add_argument("--data", required=True, type=Path, help="folder written by atkd.data")
-    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer folder")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="its folder")
     parser.add_argument("--family", help="opt, pythia or llama (default: the folder's name)")
     parser.add_argument("--settings", default="{}", help=f"JSON with any of {', '.join(SETTINGS)}")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
@@ -312,7 +293,7 @@ def main() -> None:
         write_json(args.output / "summary.json", summary)
         stage.write(args.output / "provenance.json")
     for task, counts in summary.items():
-        print(task, " ".join(f"{key}={value}" for key, value in counts.items() if key != "sha256"))
+        print(task, " ".join(f"{key}={counts[key]}" for key in counts if key != "sha256"))
 
 
 if __name__ == "__main__":

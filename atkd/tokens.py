@@ -19,7 +19,7 @@ SPECIALS = {
 }
 ROLES = {
     "opt": {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"},
-    "pythia": {name: "<|endoftext|>" for name in ("bos_token", "eos_token", "pad_token")},
+    "pythia": dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>"),
     "llama": {
         "bos_token": "<s>",
         "eos_token": "</s>",

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -173,7 +173,8 @@ def test_hub_layout_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     hub = tmp_path / "hub"
     write(hub / "sort/test.jsonl", [{"input": "b a", "target": "a b"}])
-    header = "---\nconfigs:\n- config_name: sort\n  data_files:\n  - {split: test, path: sort/test.jsonl}\n---\n"
+    header = "---\nconfigs:\n- config_name: sort\n  data_files:\n"
+    header += "  - {split: test, path: sort/test.jsonl}\n---\n"
     (hub / "README.md").write_text(header)
     write(hub / "drop/test.jsonl", [{"passage": "P.", "q": "Q?", "spans": {"text": ["2", "2"]}}])
     notes: list[str] = []
@@ -190,7 +191,7 @@ def test_hub_layout_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 class Ranged(http.server.SimpleHTTPRequestHandler):
     """Serves files, from an offset where asked; keeps what was asked."""
 
-    asked: list[str | None] = []
+    asked: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         body = Path(self.translate_path(self.path)).read_bytes()

@@ -1,4 +1,4 @@
-"""What the task files call: the rows of a prompt file, and scores by the project's own functions."""
+"""What the task files call: rows of a prompt file, and scores by the project's own functions."""
 
 from __future__ import annotations
 
