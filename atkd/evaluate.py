@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,16 +226,17 @@ def run_tasks(lm: Any, prompts: Path, names: list[str]) -> tuple[dict[str, list[
 
 def evaluate_folder(folder: Path, prompts: Path, settings: Row, output: Path, stage: Stage) -> None:
     """Evaluates the model in `folder`; writes samples per task, then lm_eval.json."""
-    from importlib.metadata import version
-
     names = settings.get("tasks") or sorted(path.stem for path in prompts.glob("*.jsonl"))
     device = models.pick_device(settings.get("device", "cpu"))
     model = models.load(folder, device, settings.get("dtype", "float32"))
     tokenizer = models_tokenizer(folder)
     context, size = settings.get("context", 2048), settings.get("batch_size", 16)
     lm = language_model(model, tokenizer, context, size)
+    import_module("lm_eval.evaluator")  # start-up, not work
     stage.ready()
     rows, numbers = run_tasks(lm, prompts, names)
+    for old in output.glob("*.jsonl"):  # of an earlier list of tasks
+        old.unlink()
     for name in names:
         write_jsonl(output / f"{name}.jsonl", rows[name])
     numbers |= {"lm_eval": version("lm_eval"), "settings": settings}

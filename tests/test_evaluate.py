@@ -70,7 +70,9 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_samples(places: Any, tmp_path: Path) -> None:
     _, where = places
+    write_jsonl(tmp_path / "a/koala.jsonl", [{"of": "an earlier list of tasks"}])
     first = run(where, tmp_path / "a")
+    assert sorted(path.stem for path in (tmp_path / "a").glob("*.jsonl")) == sorted(TASKS)
     assert run(where, tmp_path / "b") == first  # the same run twice
     single = run(where, tmp_path / "c", batch_size=1)
     for task in TASKS:
