@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from atkd import figures, tables
+from atkd import estimates, figures, tables
 from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_json, write_text
 
 SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
@@ -79,30 +79,32 @@ def missing(run: Path) -> list[str]:
     absent = [f"{name}: file not found" for name in SCORE_FILES if not (run / name).is_file()]
     if absent:
         return absent
-    frame = tables.read_csv(run / "scores.csv", [*tables.KEYS, "seed", "task", "metric", "value"])
+    frame = estimates.read_csv(
+        run / "scores.csv", [*estimates.KEYS, "seed", "task", "metric", "value"]
+    )
     tasks, seeds = set(frame.task), sorted(set(frame.seed))
-    cells = {tuple(cell) for cell in frame[tables.KEYS].drop_duplicates().to_numpy()}
+    cells = {tuple(cell) for cell in frame[estimates.KEYS].drop_duplicates().to_numpy()}
     students = {cell for cell in cells if cell[2] != "-" and cell[3] != "teacher"}
     wanted = {(f, s, t, m) for f, s, t, _ in students for *_, m in students}
     wanted |= {(f, s, "-", m) for f, s, *_ in students for m in ("none", "sft")}
     wanted |= {(f, "-", t, "teacher") for f, _, t, _ in students}
     out = [f"{'/'.join(cell)}: no scores" for cell in sorted(wanted - cells)]
-    for key, part in frame.groupby([*tables.KEYS, "seed"]):
+    for key, part in frame.groupby([*estimates.KEYS, "seed"]):
         lack = sorted(tasks - set(part.task))
         out += [f"{'/'.join(map(str, key))}: task {lack[0]} has no score"] if lack else []
-    for key, part in frame.groupby(tables.KEYS):
+    for key, part in frame.groupby(estimates.KEYS):
         lack = sorted(set(seeds) - set(part.seed))
         out += [f"{'/'.join(key)}: seed {lack[0]} has no score"] if lack else []
     return out or _disagreements(run, frame)
 
 
 def _disagreements(run: Path, frame: Any) -> list[str]:
-    loaded = tables.load(run / "scores.csv", run / "documents.csv.gz")
-    ours = tables.estimates(loaded, {(cell,): "cell" for cell in loaded.rows})
-    found = {(*(row[k] for k in tables.KEYS), row["task"], row["metric"]): row for row in ours}
+    loaded = estimates.load(run / "scores.csv", run / "documents.csv.gz")
+    ours = estimates.estimates(loaded, {(cell,): "cell" for cell in loaded.rows})
+    found = {(*(row[k] for k in estimates.KEYS), row["task"], row["metric"]): row for row in ours}
     out = []
-    means = frame[frame.metric.isin(list(tables.METRICS))]
-    for key, value in means.groupby([*tables.KEYS, "task", "metric"]).value.mean().items():
+    means = frame[frame.metric.isin(list(estimates.METRICS))]
+    for key, value in means.groupby([*estimates.KEYS, "task", "metric"]).value.mean().items():
         other = found[key]["value"] if key in found else None
         if other is None or abs(other - value) > 0.01:
             out.append(f"{'/'.join(key)}: scores.csv has {value}, its documents give {other}")
@@ -164,7 +166,7 @@ def page(config: str, found: list[tables.Table], folder: Path, record: dict[str,
     said = by_name["controls"].notes[0]
     bad = "" if said.startswith("Controls in order") else " bad"
     parts = [f"<h1>Knowledge distillation benchmark: {escape(config)}</h1>"]
-    parts += [f'<p class="soft">{escape(MINIATURE)}</p>'] if tables.is_world(config) else []
+    parts += [f'<p class="soft">{escape(MINIATURE)}</p>'] if estimates.is_world(config) else []
     parts += [f'<p class="verdict{bad}">{escape(said)}</p>']
     links = ("figures", "scores", "controls", "more", "costs", "provenance")
     parts += ["<nav>" + "".join(f'<a href="#{n}">{n.capitalize()}</a>' for n in links) + "</nav>"]
@@ -196,7 +198,7 @@ def _files(run: Path) -> dict[str, Path]:
 def _index(run: Path, found: list[tables.Table], jobs: Iterable[str] = ()) -> None:
     record = gather(run, jobs)
     write_json(run / "provenance.json", record)
-    config = str(tables.read_csv(run / "scores.csv", ["config"]).config[0])
+    config = str(estimates.read_csv(run / "scores.csv", ["config"]).config[0])
     write_text(run / "index.html", page(config, found, run / "figures", record))
 
 
@@ -210,10 +212,15 @@ def redraw(run: Path, published: Path | None = None) -> None:
 
 def summary(run: Path) -> str:
     """What a run's last lines should tell."""
-    frame = tables.read_csv(run / "scores.csv", ["config", *tables.KEYS, "seed", "task"])
-    config, costs = str(frame.config[0]), tables.read_csv(run / "costs.csv", tables.COST_COLUMNS)
-    runs = frame[[*tables.KEYS, "seed"]].drop_duplicates()
-    pairs = runs[(runs.student != "-") & (runs.teacher != "-")][tables.KEYS[:3]].drop_duplicates()
+    frame = estimates.read_csv(run / "scores.csv", ["config", *estimates.KEYS, "seed", "task"])
+    config, costs = (
+        str(frame.config[0]),
+        estimates.read_csv(run / "costs.csv", estimates.COST_COLUMNS),
+    )
+    runs = frame[[*estimates.KEYS, "seed"]].drop_duplicates()
+    pairs = runs[(runs.student != "-") & (runs.teacher != "-")][
+        estimates.KEYS[:3]
+    ].drop_duplicates()
     split = tables.time_split(tables.phases(costs))
     total = sum(split.values()) or 1.0
     lines = [
@@ -226,7 +233,7 @@ def summary(run: Path) -> str:
     lines += ["where the time went, in job seconds:"]
     lines += [f"  {name:<11}{s:>9,.0f}  {s / total:>4.0%}" for name, s in split.items()]
     lines += [f"see {run / 'index.html'}, {run / 'tables'}, {run / 'figures'}"]
-    return "\n".join(lines + ([MINIATURE] if tables.is_world(config) else []))
+    return "\n".join(lines + ([MINIATURE] if estimates.is_world(config) else []))
 
 
 def main() -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atkd import tables
+from atkd import estimates, tables
 from atkd.files import InputError, write_json, write_text
 
 PAIRS = {"opt": ("125m", ["1.3b", "2.7b", "6.7b"]), "pythia": ("410m", ["1.4b", "2.8b"])}
 PAIRS |= {"llama": ("68m", ["1.1b", "7b"])}
 NOW = ("supervised_kd", "supervised_kd_atkd")
-TASKS = (*tables.TASKS, "unseen")
+TASKS = (*estimates.TASKS, "unseen")
 
 
 def cells(families: list[str], methods: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
@@ -35,7 +35,7 @@ def cells(families: list[str], methods: tuple[str, ...]) -> list[tuple[str, str,
 def level(cell: tuple[str, str, str, str]) -> float:
     """Expected score of a cell: ATKD gains 3 points and more with larger teachers."""
     _, _, teacher, method = cell
-    bigger = np.log10(max(tables.size(teacher), 1e9) / 1e9)
+    bigger = np.log10(max(estimates.size(teacher), 1e9) / 1e9)
     if method in ("none", "sft", "teacher"):
         return {"none": 12.0, "sft": 30.0, "teacher": 48.0 + 8.0 * bigger}[method]
     shift = 1.5 * (sum(map(ord, method.removesuffix("_atkd"))) % 7 - 3)
@@ -86,7 +86,7 @@ def write_run(
                 means["score"][task] = by_group if task == "bbh" else values.mean()
                 means["bits_per_byte"][task] = bits.sum() / size.sum()
             for metric, found in means.items():
-                for name, part in tables.AVERAGES.items():
+                for name, part in estimates.AVERAGES.items():
                     part = [t for t in part if t in found]
                     if part:
                         found[name] = float(np.mean([found[t] for t in part]))
@@ -99,9 +99,9 @@ def write_run(
                 costs.append([run, stage, wall, wall * 0.98, 2.3, 512.0, 9000, 2200.0, 300])
     header = ["run", "task", "document", "group", "metric", "value", "numerator", "denominator"]
     write_text(folder / "documents.csv.gz", text(header, rows))
-    header = ["config", *tables.KEYS, "seed", "task", "metric", "value", "n"]
+    header = ["config", *estimates.KEYS, "seed", "task", "metric", "value", "n"]
     write_text(folder / "scores.csv", text(header, scores))
-    header = [*tables.COST_COLUMNS, "tokens", "tokens_per_s", "steps"]
+    header = [*estimates.COST_COLUMNS, "tokens", "tokens_per_s", "steps"]
     write_text(folder / "costs.csv", text(header, costs))
     job = {"stage": "student", "run": "opt/125m/-/sft/1", "seed": 1, "settings": {"lr": 0.002}}
     job |= {"settings_hash": "abc", "commit": "0123abc", "versions": {"python": "3.11.2"}}
@@ -132,7 +132,7 @@ def drawn(folder: Path, output: Path, **options: object) -> dict[str, tables.Tab
 def test_values_are_those_of_the_scores(run: Path, tmp_path: Path) -> None:
     drawn(run, tmp_path)
     cells = pd.read_csv(tmp_path / "estimates.csv", keep_default_na=False)
-    keys = [*tables.KEYS, "task", "metric"]
+    keys = [*estimates.KEYS, "task", "metric"]
     scores = pd.read_csv(run / "scores.csv", keep_default_na=False)
     both = cells.merge(scores, on=keys, suffixes=("", "_scores"))
     assert len(both) == len(cells) == len(scores)
@@ -141,7 +141,7 @@ def test_values_are_those_of_the_scores(run: Path, tmp_path: Path) -> None:
 
 def test_gain_is_atkd_minus_its_baseline(run: Path, tmp_path: Path) -> None:
     drawn(run, tmp_path)
-    cells = pd.read_csv(tmp_path / "estimates.csv").set_index([*tables.KEYS, "task", "metric"])
+    cells = pd.read_csv(tmp_path / "estimates.csv").set_index([*estimates.KEYS, "task", "metric"])
     gains = pd.read_csv(tmp_path / "differences.csv").query("kind == 'gain'")
     assert len(gains) == 7 * 12 * 2
     for row in gains.itertuples():
@@ -182,7 +182,9 @@ def test_controls_in_and_out_of_order(run: Path, tmp_path: Path) -> None:
     packed["run"] = packed.run.replace(swap)
     packed.to_csv(tmp_path / "documents.csv.gz", index=False)
     write_text(tmp_path / "scores.csv", scores)
-    _, _, found = tables.build(tables.load(tmp_path / "scores.csv", tmp_path / "documents.csv.gz"))
+    _, _, found = tables.build(
+        estimates.load(tmp_path / "scores.csv", tmp_path / "documents.csv.gz")
+    )
     assert found[0].notes[0].startswith("CONTROLS OUT OF ORDER: 1 of 15")
     assert "LLaMA" in found[0].markdown()
     assert "OUT OF ORDER" in found[0].markdown()
@@ -214,17 +216,17 @@ def test_a_corner_of_the_grid(tmp_path: Path) -> None:
 
 def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.csv: file not found"):
-        tables.load(tmp_path / "nowhere.csv", run / "documents.csv.gz")
+        estimates.load(tmp_path / "nowhere.csv", run / "documents.csv.gz")
     write_text(tmp_path / "scores.csv", "config,family\nworld,opt\n")
     with pytest.raises(InputError, match="column 'student' is missing"):
-        tables.load(tmp_path / "scores.csv", run / "documents.csv.gz")
+        estimates.load(tmp_path / "scores.csv", run / "documents.csv.gz")
     lines = (run / "scores.csv").read_text().replace("opt,125m,-,sft,1", "opt,125m,-,sft,2")
     write_text(tmp_path / "scores.csv", lines)
     with pytest.raises(InputError, match="no rows for run opt/125m/-/sft/2"):
-        tables.load(tmp_path / "scores.csv", run / "documents.csv.gz")
+        estimates.load(tmp_path / "scores.csv", run / "documents.csv.gz")
 
 
-@pytest.mark.parametrize("name", ["stats", "tables", "figures", "report"])
+@pytest.mark.parametrize("name", ["stats", "estimates", "tables", "figures", "report"])
 def test_loads_nothing_heavy(name: str) -> None:
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'numpy'}"
     code = f"import sys, atkd.{name}; print(sorted({heavy} & set(sys.modules)))"

@@ -4,7 +4,7 @@ rule tables:
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published="results/published.csv",
-        code=code("tables", "stats"),
+        code=code("tables", "estimates", "stats"),
     output:
         main=report(
             collect("<results>/tables/main_{family}.csv", family=FAMILIES),
