@@ -32,16 +32,19 @@ wildcard_constraints:
     task="[a-z_]+",
 
 
-rule all:
-    input:
-        "<results>/index.html",
-    default_target: True
-
-
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/present.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.scores.output,
+        rules.tables.output,
+        rules.figures.output,
+        rules.page.output,
 
 
 onstart:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-_PUBLIC = {name: "atkd.objectives" for name in ("atkd_loss", "kd_loss", "token_terms", "METHODS")}
+_PUBLIC = dict.fromkeys(("atkd_loss", "kd_loss", "token_terms", "METHODS"), "atkd.objectives")
 __all__ = [*_PUBLIC, "__version__"]
 
 

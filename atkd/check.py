@@ -31,7 +31,11 @@ def check_pairs(settings: Mapping[str, Any], tokenizers: Path) -> list[dict[str,
     within each pair. InputError names the pair's model and the first id that differs.
     """
     report = []
-    sizes = dict.fromkeys((pair["family"], pair[role]) for pair in settings["pairs"] for role in ("student", "teacher"))
+    sizes = dict.fromkeys(
+        (pair["family"], pair[role])
+        for pair in settings["pairs"]
+        for role in ("student", "teacher")
+    )
     for family, size in sizes:
         ours = tokens.open_tokenizer({"folder": str(tokenizers / family)}, family)
         theirs = own_tokenizer(settings["models"][family][size], family)
@@ -40,18 +44,25 @@ def check_pairs(settings: Mapping[str, Any], tokenizers: Path) -> list[dict[str,
                 tokens.same_vocabulary(ours, theirs)
             except InputError as error:
                 raise InputError(
-                    f"families.{family}.models.{size}: teacher and student must share one tokenizer, "
-                    f"but the {family} tokenizer of this run and this model's differ: {error}"
+                    f"families.{family}.models.{size}: teacher and student must share "
+                    f"one tokenizer, but the {family} tokenizer of this run and this model's "
+                    f"differ: {error}"
                 ) from None
-        report.append({"family": family, "size": size, "ids": len(ours), "own_tokenizer": theirs is not None})
+        report.append(
+            {"family": family, "size": size, "ids": len(ours), "own_tokenizer": theirs is not None}
+        )
     return report
 
 
 def main() -> None:
     """Checks that teacher and student of every pair read the same ids."""
     parser = argparse.ArgumentParser(prog="python -m atkd.check", description=main.__doc__)
-    parser.add_argument("--settings", required=True, help="JSON: pairs, models (by family and size)")
-    parser.add_argument("--tokenizers", required=True, type=Path, help="folder of the family tokenizers")
+    parser.add_argument(
+        "--settings", required=True, help="JSON: pairs, models (by family and size)"
+    )
+    parser.add_argument(
+        "--tokenizers", required=True, type=Path, help="folder of the family tokenizers"
+    )
     parser.add_argument("--output", required=True, help="JSON file to write")
     args = parser.parse_args()
     report = check_pairs(json.loads(args.settings), args.tokenizers)

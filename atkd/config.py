@@ -1,4 +1,4 @@
-"""A configuration: validated against the schema, with its defaults, and the grid of runs it spans."""
+"""A configuration: validated against the schema, defaults filled in, and the grid it spans."""
 
 from __future__ import annotations
 
@@ -171,8 +171,8 @@ def _check_model(config: dict[str, Any], family: str, size: str) -> None:
         and not training["student"]["allow_random_student"]
     ):
         raise InputError(
-            f"config key training.base: missing, but {family} {size} is built from scratch; distilling "
-            "into random weights fails (set training.student.allow_random_student to insist)"
+            f"config key training.base: missing, but {family} {size} is built from scratch; "
+            "distilling into random weights fails (training.student.allow_random_student insists)"
         )
 
 
@@ -242,7 +242,7 @@ def _run(
 
 
 def training(config: Mapping[str, Any], family: str, size: str, role: str) -> dict[str, Any]:
-    """Settings of training `size` as `role` (base, teacher, student), the size's overrides applied."""
+    """Settings of training `size` as `role` (base, teacher, student), its overrides applied."""
     common = config["training"].get(role, config["training"]["student"])
     own = config["families"][family]["models"][size].get("training", {}).get(role, {})
     kept = {key: value for key, value in common.items() if key != "allow_random_student"}
@@ -255,7 +255,7 @@ def rooted(config: Mapping[str, Any], path: str, root: str | None) -> str:
         return path
     if not root:
         raise InputError(
-            f"config key data_root: missing, but {path!r} lies under it; set it, or the environment "
-            "variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
+            f"config key data_root: missing, but {path!r} lies under it; set it, or the "
+            "environment variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
         )
     return str(Path(root) / path)

@@ -1,4 +1,4 @@
-"""Files that stages meet through: JSON lines with located errors, atomic writes, hashes, folder locks."""
+"""Files that stages meet through: located errors, atomic writes, hashes, folder locks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 
 class InputError(ValueError):
-    """Bad input from outside: the message names the key or file, the value found, what was expected."""
+    """Bad input from outside: names the key or file, the value found, what was expected."""
 
 
 def cli(main: Callable[[], None]) -> None:
@@ -25,6 +25,12 @@ def cli(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except json.JSONDecodeError as error:
+        if error.doc not in sys.argv:
+            raise
+        option = sys.argv[sys.argv.index(error.doc) - 1]
+        print(f"error: {option}: not valid JSON ({error}): {error.doc[:80]!r}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -1,8 +1,8 @@
 """The one optimisation loop: base models, teachers and students, on any number of processes.
 
 A step's loss is a sum over all supervised tokens of the optimiser step, so it does not depend on
-micro-batches, accumulation or the number of processes. Checkpoints live in `work/`, which is nobody's
-declared output; a killed run continues from the last one to the same result.
+micro-batches, accumulation or the number of processes. Checkpoints live in `work/`, which is
+nobody's declared output; a killed run continues from the last one to the same result.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Loop:
         self.module.train()
 
     def update(self, micro_batches: list[Batch], objective: Objective) -> tuple[float, float, int]:
-        """One optimiser step; returns loss, gradient norm, supervised tokens (over all processes)."""
+        """One optimiser step; returns loss, gradient norm, supervised tokens of all processes."""
         gather = gatherer(self.run)
         signals = [objective.signal(batch) for batch in micro_batches]
         weights = objective.weights(signals, gather)
@@ -158,8 +158,8 @@ class Loop:
     def _check_finite(self, loss: float, norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise InputError(
-                f"step {self.step + 1}: loss is {loss}, gradient norm {norm}; expected finite numbers. "
-                "The last good checkpoint is kept; lower the learning rate or use float32"
+                f"step {self.step + 1}: loss is {loss}, gradient norm {norm}; expected finite "
+                "numbers. The last good checkpoint is kept; lower the learning rate or use float32"
             )
 
     def save(self, work: Path, identity: str) -> None:
@@ -197,7 +197,7 @@ def fit(
     work: Path,
     identity: str,
 ) -> dict[str, Any]:
-    """Trains to the last step; returns tokens, supervised tokens, last loss and seconds of this process."""
+    """Trains to the last step; returns tokens, supervised tokens, last loss and seconds taken."""
     from tqdm import tqdm
 
     work.mkdir(parents=True, exist_ok=True)
@@ -209,10 +209,7 @@ def fit(
         "steps": loop.steps,
         "loss": math.nan,
     }
-    log, start = (
-        MetricsLog(work / "metrics.jsonl", loop.step, max(1, loop.steps // 100)),
-        time.perf_counter(),
-    )
+    log, start = MetricsLog(work / "metrics.jsonl", loop), time.perf_counter()
     bar = tqdm(
         total=loop.steps, initial=loop.step, disable=None if loop.run.is_main_process else True
     )
@@ -242,12 +239,15 @@ def _micro_batches(loop: Loop, sequences: Sequences, indices: list[int], pad: in
 
 
 class MetricsLog:
-    """metrics.jsonl: one line every few steps; lines past a resumed step are dropped first."""
+    """metrics.jsonl: about 100 lines a run; lines past a resumed step are dropped first."""
 
-    def __init__(self, path: Path, step: int, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, loop: Loop) -> None:
+        self.path, self.every = path, max(1, loop.steps // 100)
+        if not loop.run.is_main_process:
+            return
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        whole = [line for line in lines if line.endswith("}")]
+        kept = [line for line in whole if json.loads(line)["step"] <= loop.step]
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def add(self, loop: Loop, loss: float, norm: float, count: int) -> None:

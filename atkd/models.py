@@ -1,4 +1,4 @@
-"""Causal language models of the three families: build, open, save; backbone and head; vocabulary policy.
+"""Causal language models of the three families: build, open, save; backbone, head, vocabulary.
 
 A tokenizer of V ids may come with more than V embedding rows (Pythia: 50304 or 50432, OPT: 50272);
 rows from V on are never given probability: training and evaluation project on the first V alone.
@@ -128,7 +128,7 @@ def open_source(
 def load(
     folder: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32"
 ) -> PreTrainedModel:
-    """A finished model of this project in evaluation mode; InputError if it is unfinished or damaged."""
+    """A finished model in evaluation mode; InputError if it is unfinished or damaged."""
     manifest = read_json(Path(folder) / MANIFEST)
     for name, facts in manifest["files"].items():
         path = Path(folder) / name

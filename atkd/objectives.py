@@ -1,10 +1,10 @@
-"""Distillation objectives: divergences, their target / non-target split, ATKD, the table of methods.
+"""Distillation objectives: divergences, their target / non-target split, ATKD, the methods.
 
 Every function takes logits already aligned with targets (the caller has shifted) and works in log
-space, in at least float32. Notation per supervised token (Zhong et al., ACL 2024, section 2): teacher
-p, student q, next token g of the training sequence, uncertainty u = 1 - p_g, v = 1 - q_g; TKD is the
-binary KL between (p_g, u) and (q_g, v), DKD the KL between p and q renormalised without g, so that
-KL(p||q) = TKD + u DKD exactly. Shapes: N tokens, V vocabulary rows.
+space, in at least float32. Notation per supervised token (Zhong et al., ACL 2024, section 2):
+teacher p, student q, next token g of the training sequence, uncertainty u = 1 - p_g, v = 1 - q_g;
+TKD is the binary KL between (p_g, u) and (q_g, v), DKD the KL between p and q renormalised without
+g, so that KL(p||q) = TKD + u DKD exactly. Shapes: N tokens, V vocabulary rows.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def _floats(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """One row: divergence x sequences x settings. `divergence` None means the student is not trained."""
+    """One row: divergence x sequences x settings; no divergence: the student is not trained."""
 
     divergence: str | None
     sequences: str = "ground_truth"

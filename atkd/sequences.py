@@ -33,7 +33,7 @@ class Sequences:
 
 
 class Batch(NamedTuple):
-    """One padded micro-batch: ids [B, T], attention mask [B, T], supervised targets' mask [B, T - 1]."""
+    """One padded micro-batch: ids and attention [B, T], mask of supervised targets [B, T - 1]."""
 
     input_ids_BT: Tensor
     attention_mask_BT: Tensor
@@ -61,7 +61,7 @@ def ground_truth(path: str, tokenizer: Any, max_length: int) -> Sequences:
 
 
 def packed_text(path: str, tokenizer: Any, length: int) -> Sequences:
-    """Plain text for pretraining: documents (BOS, text, EOS) joined and cut into blocks of `length`."""
+    """Text for pretraining: documents (BOS, text, EOS) joined and cut into blocks of `length`."""
     rows = [row["text"] for row in read_jsonl(path, ("text",))]
     stream = [
         number
@@ -79,7 +79,7 @@ def packed_text(path: str, tokenizer: Any, length: int) -> Sequences:
 
 
 def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of every batch of one epoch: shuffled, then grouped by length within pools of batches.
+    """Indices of every batch of one epoch: shuffled, then grouped by length within pools.
 
     The last partial batch is dropped, unless it is the only one.
     """

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from atkd.files import InputError, cli, read_jsonl
+from atkd.files import InputError, cli, folder_lock, read_jsonl
 from atkd.provenance import Stage
 
 # Trained tokenizers list the specials first, in the order that gives them the real ones' ids.
@@ -254,8 +254,9 @@ def main() -> None:
     else:
         tokenizer = open_tokenizer(settings, args.family)
     stage.ready()
-    save(tokenizer, args.output)
-    stage.write(Path(args.output) / "provenance.json", vocabulary=len(tokenizer))
+    with folder_lock(args.output):
+        save(tokenizer, args.output)
+        stage.write(Path(args.output) / "provenance.json", vocabulary=len(tokenizer))
     print(f"{args.output}: {len(tokenizer)} ids, EOS {tokenizer.eos_token!r}")
 
 

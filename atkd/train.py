@@ -1,6 +1,6 @@
 """Trains one model: a base (from scratch, or taken over), a teacher, or a student by any method.
 
-    python -m atkd.train --role student --method supervised_kd_atkd --base B --teacher T ... --output DIR
+    python -m atkd.train --role student --method supervised_kd --base B --teacher T ... --output D
 
 The output folder holds the model, its tokenizer and manifest.json (written last), metrics.jsonl and
 provenance.json; work/ holds checkpoints while the job runs.
@@ -9,7 +9,9 @@ provenance.json; work/ holds checkpoints while the job runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,7 +64,9 @@ class LiveTeacher:
 class Distillation:
     """A method's objective: divergence and settings from its row, teacher live (or none)."""
 
-    def __init__(self, divergence: str, settings: Mapping[str, Any], teacher: LiveTeacher | None) -> None:
+    def __init__(
+        self, divergence: str, settings: Mapping[str, Any], teacher: LiveTeacher | None
+    ) -> None:
         self.divergence, self.settings, self.teacher = divergence, settings, teacher
 
     def signal(self, batch: Batch) -> Signal:
@@ -70,7 +74,9 @@ class Distillation:
         import torch
 
         if self.teacher is None:
-            return Signal(None, torch.zeros(batch.targets_N.numel(), device=batch.input_ids_BT.device))
+            return Signal(
+                None, torch.zeros(batch.targets_N.numel(), device=batch.input_ids_BT.device)
+            )
         return self.teacher.signal(batch)
 
     def weights(
@@ -81,8 +87,10 @@ class Distillation:
 
         sizes = [signal.uncertainty_N.numel() for signal in signals]
         if self.settings.get("scope", "batch") == "micro":
-            share = 1 / (len(signals) * gather(torch.zeros(1))[0].numel())
-            pieces = [token_weights(self.divergence, s.uncertainty_N, self.settings) for s in signals]
+            share = 1 / (len(signals) * gather(signals[0].uncertainty_N.new_zeros(1))[0].numel())
+            pieces = [
+                token_weights(self.divergence, s.uncertainty_N, self.settings) for s in signals
+            ]
             return [Weights(*(share * weight for weight in piece)) for piece in pieces]
         joined_M, start = gather(torch.cat([signal.uncertainty_N for signal in signals]))
         whole = token_weights(self.divergence, joined_M, self.settings)
@@ -102,7 +110,9 @@ def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
     from atkd.provenance import versions
 
     sources = {name: getattr(args, name) for name in ("base", "teacher")}
-    manifests = {name: sha256(Path(path) / "manifest.json") for name, path in sources.items() if path}
+    manifests = {
+        name: sha256(Path(path) / "manifest.json") for name, path in sources.items() if path
+    }
     data = sha256(args.data) if args.data else None
     parts = {"role": args.role, "method": args.method, "seed": args.seed, "settings": settings}
     return settings_hash(parts | {"data": data, "from": manifests, "versions": versions()})
@@ -118,7 +128,9 @@ def starting_model(args: argparse.Namespace, settings: Mapping[str, Any], tokeni
     return models.open_source(settings["source"], settings["family"], tokenizer, context, args.seed)
 
 
-def open_teacher(args: argparse.Namespace, settings: Mapping[str, Any], device: str, tokenizer: Any) -> LiveTeacher | None:
+def open_teacher(
+    args: argparse.Namespace, settings: Mapping[str, Any], device: str, tokenizer: Any
+) -> LiveTeacher | None:
     """The live teacher a method needs; InputError where its tokenizer is not the student's."""
     from atkd import models, tokens
 
@@ -140,11 +152,15 @@ def read_sequences(args: argparse.Namespace, settings: Mapping[str, Any], tokeni
         return sequences.packed_text(args.data, tokenizer, length)
     found = sequences.ground_truth(args.data, tokenizer, length)
     if found.too_long:
-        print(f"{args.data}: {found.too_long} samples longer than {length} ids left out", flush=True)
+        print(
+            f"{args.data}: {found.too_long} samples longer than {length} ids left out", flush=True
+        )
     return found
 
 
-def objective(args: argparse.Namespace, settings: Mapping[str, Any], teacher: LiveTeacher | None) -> Distillation:
+def objective(
+    args: argparse.Namespace, settings: Mapping[str, Any], teacher: LiveTeacher | None
+) -> Distillation:
     """Cross-entropy for bases and teachers, the method's row for students."""
     if args.role != "student":
         return Distillation("cross_entropy", {}, None)
@@ -171,7 +187,9 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
     if args.role != "base" or "build" in settings["source"]:
         run = loops.accelerator(device, settings["compute"]["precision"])
         data = read_sequences(args, settings, tokenizer)
-        order = Order([len(ids) for ids in data.ids], _batch_size(settings["training"], run), args.seed)
+        order = Order(
+            [len(ids) for ids in data.ids], _batch_size(settings["training"], run), args.seed
+        )
         steps = loops.step_count(settings["training"], order.per_epoch)
         aim = objective(args, settings, open_teacher(args, settings, str(run.device), tokenizer))
         state = loops.Loop(run, model, len(tokenizer), settings["training"], steps)
@@ -183,10 +201,16 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
         _finish(stage, model, tokenizer, output, name, facts)
 
 
-def _finish(stage: Stage, model: Any, tokenizer: Any, output: Path, name: str, facts: dict[str, Any]) -> None:
+def _finish(
+    stage: Stage, model: Any, tokenizer: Any, output: Path, name: str, facts: dict[str, Any]
+) -> None:
     from atkd import models
 
-    stage.write(output / "provenance.json", **facts, precision=stage.record["settings"]["compute"]["precision"])
+    stage.write(
+        output / "provenance.json",
+        **facts,
+        precision=stage.record["settings"]["compute"]["precision"],
+    )
     log = output / "work" / "metrics.jsonl"
     if log.exists():
         shutil.copyfile(log, output / "metrics.jsonl")
@@ -204,14 +228,29 @@ def _batch_size(training: Mapping[str, Any], run: Any) -> int:
     return size
 
 
+def only_trainer(folder: str) -> contextlib.AbstractContextManager[None]:
+    """The folder's lock, taken by the first of several processes of one training.
+
+    A single process waits for a training that still runs in the folder. Several do not, since the
+    others would wait for the first in a collective and time out.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        return contextlib.nullcontext()
+    return folder_lock(folder, wait=int(os.environ.get("WORLD_SIZE", "1")) == 1)
+
+
 def main() -> None:
     """Trains one model into --output; rerunning the same command resumes or keeps what is done."""
     parser = argparse.ArgumentParser(prog="python -m atkd.train", description=main.__doc__)
     parser.add_argument("--role", required=True, choices=["base", "teacher", "student"])
-    parser.add_argument("--method", choices=sorted(METHODS), help="student's method (atkd/objectives.py)")
+    parser.add_argument(
+        "--method", choices=sorted(METHODS), help="student's method (atkd/objectives.py)"
+    )
     parser.add_argument("--run", required=True, help="name of the run in score and cost files")
     parser.add_argument("--seed", type=int, required=True, help="seeds weights, order and dropout")
-    parser.add_argument("--settings", required=True, help="JSON: family, source, training, method, compute")
+    parser.add_argument(
+        "--settings", required=True, help="JSON: family, source, training, method, compute"
+    )
     parser.add_argument("--tokenizer", required=True, help="tokenizer folder")
     parser.add_argument("--base", help="folder of the pretrained model (teacher, student)")
     parser.add_argument("--teacher", help="folder of the teacher (methods that need one)")
@@ -220,7 +259,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = json.loads(args.settings)
     name = identity(args, settings)
-    with folder_lock(args.output):
+    with only_trainer(args.output):
         manifest = Path(args.output) / "manifest.json"
         if manifest.exists() and read_json(manifest)["identity"] == name:
             print(f"{args.output}: finished before with the same settings, kept")

@@ -1,4 +1,4 @@
-"""Objectives against a float64 reference written separately from the equations, and their identities."""
+"""Objectives against a float64 reference written from the equations, and their identities."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def reference_atkd(rows: list[dict[str, float]], weight: float, share: float, su
     ordered = sorted(row["u"] for row in rows)
     threshold = ordered[math.floor((1 - share) * (len(rows) - 1))]
     easy = [row[f"dkd{suffix}"] for row in rows if row["u"] < threshold]
-    hard = [
-        row[f"tkd{suffix}"] + row[f"dkd{suffix}"] for row in rows if not row["u"] < threshold
-    ]
+    hard = [row[f"tkd{suffix}"] + row[f"dkd{suffix}"] for row in rows if not row["u"] < threshold]
     total = weight * sum(easy) / len(easy) if easy else 0.0
     return total + ((1 - weight) * sum(hard) / len(hard) if hard else 0.0)
 
@@ -102,9 +100,16 @@ def test_identity_forward_and_reverse() -> None:
         )
 
 
-@pytest.mark.parametrize("name,options", [
-    ("forward_kl", {}), ("reverse_kl", {}), ("dkd", {}), ("atkd", {}), ("atkd", {"reverse": True}),
-])
+@pytest.mark.parametrize(
+    "name,options",
+    [
+        ("forward_kl", {}),
+        ("reverse_kl", {}),
+        ("dkd", {}),
+        ("atkd", {}),
+        ("atkd", {"reverse": True}),
+    ],
+)
 def test_gradients(name: str, options: dict) -> None:
     student, teacher, targets = make(6, 5)
     student.requires_grad_()
@@ -144,7 +149,12 @@ def test_pieces_add_up_to_the_whole() -> None:
     weights = objectives.token_weights("atkd", objectives.uncertainty(teacher, targets), {})
     pieces = [
         objectives.weighted_loss(
-            "atkd", student[s], teacher[s], targets[s], objectives.Weights(*(w[s] for w in weights)), {}
+            "atkd",
+            student[s],
+            teacher[s],
+            targets[s],
+            objectives.Weights(*(w[s] for w in weights)),
+            {},
         )
         for s in (slice(0, 3), slice(3, 20))
     ]
@@ -172,11 +182,14 @@ def test_nothing_supervised_is_zero_with_a_graph() -> None:
     assert loss.item() == 0 and (student.grad == 0).all()
 
 
-@pytest.mark.parametrize("change,words", [
-    (lambda s, t, g: (s[:, :3], t, g), r"\(5, 3\)"),
-    (lambda s, t, g: (s, t, g[:2]), r"targets \(2,\)"),
-    (lambda s, t, g: (s, t, g + 4), "outside the vocabulary"),
-])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda s, t, g: (s[:, :3], t, g), r"\(5, 3\)"),
+        (lambda s, t, g: (s, t, g[:2]), r"targets \(2,\)"),
+        (lambda s, t, g: (s, t, g + 4), "outside the vocabulary"),
+    ],
+)
 def test_mismatch_is_refused(change, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         atkd.atkd_loss(*change(*make(5, 4)))
@@ -190,7 +203,9 @@ def test_settings_outside_their_range_are_refused(option: dict) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(2, 20), st.integers(0, 10**6), st.floats(0.1, 8))
-def test_divergences_are_positive_and_zero_when_equal(n: int, v: int, seed: int, scale: float) -> None:
+def test_divergences_are_positive_and_zero_when_equal(
+    n: int, v: int, seed: int, scale: float
+) -> None:
     student, teacher, targets = make(n, v, seed, scale)
     for name in ("forward_kl", "reverse_kl"):
         assert atkd.kd_loss(name, student, teacher, targets) >= -1e-12

@@ -17,7 +17,8 @@ from atkd.files import InputError, read_json, sha256, write_jsonl
 FAMILIES = ("opt", "pythia", "llama")
 KNOBS = {
     "steps": 6, "batch_size": 8, "learning_rate": 0.01, "warmup_ratio": 0.1, "weight_decay": 0.0,
-    "beta2": 0.99, "clip": 1.0, "max_length": 64, "checkpoint_every": 2, "gradient_checkpointing": False,
+    "beta2": 0.99, "clip": 1.0, "max_length": 64, "checkpoint_every": 2,
+    "gradient_checkpointing": False,
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float32"}
 
@@ -27,8 +28,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text, instruction data, tokenizers, and for each family a pretrained base and a teacher."""
     root = tmp_path_factory.mktemp("train")
     names = ["Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal"]
-    rows = [{"id": str(i), "instruction": f"Who is {n}?", "input": "" if i % 3 else "Say it.",
-             "output": f"{n} is number {i}, near {names[i % 5]}."} for i, n in enumerate(names * 4)]
+    rows = [
+        {
+            "id": str(i),
+            "instruction": f"Who is {n}?",
+            "input": "" if i % 3 else "Say it.",
+            "output": f"{n} is number {i}, near {names[i % 5]}.",
+        }
+        for i, n in enumerate(names * 4)
+    ]
     write_jsonl(root / "train.jsonl", rows)
     write_jsonl(root / "pretrain.jsonl", [{"id": r["id"], "text": r["output"] * 3} for r in rows])
     for family in FAMILIES:
@@ -49,7 +57,8 @@ def run(root: Path, family: str, role: str, output: Path, **extra: Any) -> Path:
     data = "pretrain" if role == "base" else "train"
     args = SimpleNamespace(
         role=role, run="test", seed=extra.pop("seed", 1), method=None, base=None, teacher=None,
-        tokenizer=str(root / family / "tokenizer"), data=str(root / f"{data}.jsonl"), output=str(output),
+        tokenizer=str(root / family / "tokenizer"), data=str(root / f"{data}.jsonl"),
+        output=str(output),
     )  # fmt: skip
     vars(args).update(extra)
     chosen = settings(family, role, **knobs)
@@ -78,11 +87,15 @@ def test_every_family_trains_and_reopens(world: Path, family: str) -> None:
         assert model.get_input_embeddings().weight.shape[0] == 290
         models.check_head(model, 280)
         facts = read_json(folder / "provenance.json")
-        assert facts["steps"] == 6 and facts["cost"]["tokens_per_s"] > 0 and facts["versions"]["torch"]
+        assert (
+            facts["steps"] == 6 and facts["cost"]["tokens_per_s"] > 0 and facts["versions"]["torch"]
+        )
         assert not (folder / "work").exists() and (folder / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("method", ["sft", "supervised_kd", "supervised_kd_atkd", "reverse_kd_atkd", "dkd"])
+@pytest.mark.parametrize(
+    "method", ["sft", "supervised_kd", "supervised_kd_atkd", "reverse_kd_atkd", "dkd"]
+)
 def test_micro_batches_do_not_matter(world: Path, tmp_path: Path, method: str) -> None:
     shared = {"method": method, "base": str(trained(world, "llama", "base"))}
     shared |= {"teacher": str(trained(world, "llama", "teacher"))} if method != "sft" else {}
@@ -136,14 +149,26 @@ def test_same_command_same_weights_and_finished_work_is_kept(world: Path, tmp_pa
 
 def test_command_line_keeps_a_finished_folder(world: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "atkd.train", "--role", "base", "--run", "r", "--seed", "1"]
-    command += ["--settings", json.dumps(settings("opt", "base", steps=1)), "--output", str(tmp_path)]
-    command += ["--tokenizer", str(world / "opt/tokenizer"), "--data", str(world / "pretrain.jsonl")]
+    command += [
+        "--settings",
+        json.dumps(settings("opt", "base", steps=1)),
+        "--output",
+        str(tmp_path),
+    ]
+    command += [
+        "--tokenizer",
+        str(world / "opt/tokenizer"),
+        "--data",
+        str(world / "pretrain.jsonl"),
+    ]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "kept" not in first.stdout and "kept" in again.stdout
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(world: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    world: Path, tmp_path: Path
+) -> None:
     shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
     knobs = {"learning_rate": 1e30, "checkpoint_every": 1, "warmup_ratio": 0.5, "clip": 1e30}
     with pytest.raises(InputError, match=r"step \d+: loss is .*checkpoint is kept"):
@@ -159,12 +184,12 @@ def test_another_tokenizer_is_refused(world: Path, tmp_path: Path) -> None:
 
 
 def test_damaged_and_unfinished_models_are_refused(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="manifest.json: file not found"):
+    with pytest.raises(InputError, match=r"manifest\.json: file not found"):
         models.load(tmp_path)
     folder = run(world, "opt", "base", tmp_path / "cut", knobs={"steps": 1})
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[:-100])
-    with pytest.raises(InputError, match="model.safetensors: missing or not of the size"):
+    with pytest.raises(InputError, match=r"model\.safetensors: missing or not of the size"):
         models.load(folder)
 
 

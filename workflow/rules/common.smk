@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 # Jobs run in the environment that runs Snakemake, activated or not.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])}
 
 from atkd import config as grid
 from atkd.files import InputError, folder_lock
@@ -25,7 +25,11 @@ RUNS = grid.runs(config, {name: row.needs_teacher for name, row in METHODS.items
 
 
 def hold_results():
-    """Takes this run's results folder until the process ends; says who holds it otherwise."""
+    """Takes this run's results folder until the process ends; says who holds it otherwise.
+
+    Called when jobs are about to start: listings, reports and the Snakemake processes that jobs of
+    a cluster run need no lock. Children do not inherit it, so that a dead run holds nothing.
+    """
     folder = Path("results") / config["name"]
     lock = folder_lock(folder, wait=False)
     try:
@@ -122,7 +126,9 @@ def teacher_of(wildcards):
     if wildcards.teacher == "-":
         return []
     seed = grid.model_seed(config, int(wildcards.seed))
-    return f"<results>/models/{wildcards.family}/{wildcards.teacher}/seed{seed}/teacher/manifest.json"
+    return (
+        f"<results>/models/{wildcards.family}/{wildcards.teacher}/seed{seed}/teacher/manifest.json"
+    )
 
 
 def teacher_flag(wildcards, input):
@@ -142,4 +148,3 @@ def model_of(wildcards):
 def run_files(name):
     """One file of every run's folder."""
     return [f"<results>/runs/{run.key}/{name}" for run in RUNS]
-

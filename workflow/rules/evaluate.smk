@@ -13,17 +13,17 @@ rule evaluate:
         "<logs>/runs/{family}/{student}/{teacher}/{method}/{seed}/evaluate.log",
     conda:
         "../../environment.yml"
+    threads: COMPUTE["threads"]
+    resources:
+        gpu=COMPUTE["gpus"],
+        mem_mb=COMPUTE["memory_mb"],
+        runtime=COMPUTE["minutes"],
     params:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         settings=evaluation_settings,
         model=subpath(input.model, parent=True),
         prompts=folder_of("prompts"),
         folder=subpath(output.summary, parent=True),
-    threads: COMPUTE["threads"]
-    resources:
-        gpu=COMPUTE["gpus"],
-        mem_mb=COMPUTE["memory_mb"],
-        runtime=COMPUTE["minutes"],
     shell:
         "python -m atkd.evaluate --model {params.model} --prompts {params.prompts} "
         "--run {params.run} --settings {params.settings:q} --output {params.folder} > {log} 2>&1"
@@ -43,8 +43,7 @@ rule score:
     params:
         samples=subpath(input.summary, parent=True),
     shell:
-        "python -m atkd.scoring score --samples {params.samples} "
-        "--output {output} > {log} 2>&1"
+        "python -m atkd.scoring score --samples {params.samples} --output {output} > {log} 2>&1"
 
 
 rule scores:

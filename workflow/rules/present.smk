@@ -17,7 +17,10 @@ rule tables:
             category="Bits per byte",
         ),
         extra=report(
-            collect("<results>/tables/extra_{family}.csv", family=FAMILIES if config["extra_tasks"] else []),
+            collect(
+                "<results>/tables/extra_{family}.csv",
+                family=FAMILIES if config["extra_tasks"] else [],
+            ),
             caption="../report/extra.rst",
             category="Generalisation",
         ),
@@ -34,11 +37,11 @@ rule tables:
         ),
     log:
         "<logs>/tables.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
         folder=subpath(output.costs, parent=True),
-    localrule: True
     shell:
         "python -m atkd.tables --scores {input.scores} --documents {input.documents} "
         "--costs {input.costs} --published {input.published} --output {params.folder} > {log} 2>&1"
@@ -50,18 +53,20 @@ rule figures:
         code=code("figures"),
     output:
         report(
-            collect("<results>/figures/scaling{family}.svg", family=["", *(f"_{f}" for f in FAMILIES)]),
+            collect(
+                "<results>/figures/scaling{family}.svg", family=["", *(f"_{f}" for f in FAMILIES)]
+            ),
             caption="../report/scaling.rst",
             category="Figures",
         ),
     log:
         "<logs>/figures.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
         tables=subpath(input.tables, parent=True),
         folder=subpath(output[0], parent=True),
-    localrule: True
     shell:
         "python -m atkd.figures --tables {params.tables} --output {params.folder} > {log} 2>&1"
 
@@ -76,10 +81,10 @@ rule page:
         report("<results>/index.html", caption="../report/index.rst", category="Run"),
     log:
         "<logs>/page.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
         folder=subpath(output[0], parent=True),
-    localrule: True
     shell:
         "python -m atkd.report html --run {params.folder} --published {input.published} > {log} 2>&1"

@@ -8,18 +8,18 @@ rule base:
         "<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
     log:
         "<logs>/models/{family}/{size}/seed{seed}/base.log",
+    priority: 3
     conda:
         "../../environment.yml"
-    params:
-        settings=train_settings("base"),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        folder=subpath(output[0], parent=True),
-    priority: 3
     threads: COMPUTE["threads"]
     resources:
         gpu=COMPUTE["gpus"],
         mem_mb=COMPUTE["memory_mb"],
         runtime=COMPUTE["minutes"],
+    params:
+        settings=train_settings("base"),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m atkd.train --role base --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
@@ -36,19 +36,19 @@ rule teacher:
         "<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
     log:
         "<logs>/models/{family}/{size}/seed{seed}/teacher.log",
+    priority: 2
     conda:
         "../../environment.yml"
-    params:
-        settings=train_settings("teacher"),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        base=subpath(input.base, parent=True),
-        folder=subpath(output[0], parent=True),
-    priority: 2
     threads: COMPUTE["threads"]
     resources:
         gpu=COMPUTE["gpus"],
         mem_mb=COMPUTE["memory_mb"],
         runtime=COMPUTE["minutes"],
+    params:
+        settings=train_settings("teacher"),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        base=subpath(input.base, parent=True),
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m atkd.train --role teacher --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
@@ -66,8 +66,14 @@ rule student:
         "<results>/students/{family}/{student}/{teacher}/{method}/seed{seed}/manifest.json",
     log:
         "<logs>/students/{family}/{student}/{teacher}/{method}/seed{seed}.log",
+    priority: 1
     conda:
         "../../environment.yml"
+    threads: COMPUTE["threads"]
+    resources:
+        gpu=COMPUTE["gpus"],
+        mem_mb=COMPUTE["memory_mb"],
+        runtime=COMPUTE["minutes"],
     params:
         settings=train_settings("student"),
         tokenizer=subpath(input.tokenizer, parent=True),
@@ -75,12 +81,6 @@ rule student:
         teacher=teacher_flag,
         run="{family}/{student}/{teacher}/{method}/{seed}",
         folder=subpath(output[0], parent=True),
-    priority: 1
-    threads: COMPUTE["threads"]
-    resources:
-        gpu=COMPUTE["gpus"],
-        mem_mb=COMPUTE["memory_mb"],
-        runtime=COMPUTE["minutes"],
     shell:
         "python -m atkd.train --role student --method {wildcards.method} --run {params.run} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
