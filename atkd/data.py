@@ -126,11 +126,7 @@ def from_world(settings: Row, seed: int) -> Data:
 
 def local_entries(settings: Row) -> tuple[Row, list[str]]:
     """Entries of the files under a data root, and notes on what the text is and is not."""
-    root = settings.get("data_root") or os.environ.get("ATKD_DATA")
-    wanted = "a folder that holds data/ (config key data_root, or environment variable ATKD_DATA)"
-    if not root or not (Path(root) / "data").is_dir():
-        raise InputError(f"data_root: found {root or 'nothing'}, expected {wanted}")
-    base = Path(root) / "data"
+    base = _data_folder(settings)
     train = settings.get("train", "alpaca_davinci003")
     texts = settings.get("pretrain", ["text_novels"])
     for name, known in ((train, LOCAL_TRAIN), *((text, LOCAL_TEXT) for text in texts)):
@@ -147,6 +143,17 @@ def local_entries(settings: Row) -> tuple[Row, list[str]]:
     return entries, [note, *(LOCAL_TEXT[text] for text in texts)]
 
 
+def _data_folder(settings: Row) -> Path:
+    """`root` itself, or data/ under `data_root` or the environment's ATKD_DATA."""
+    root = settings.get("data_root") or os.environ.get("ATKD_DATA")
+    folder = Path(settings.get("root") or Path(root or "") / "data")
+    if not (settings.get("root") or root) or not folder.is_dir():
+        wanted = "a folder that holds data/ (config key data_root, or environment variable ATKD_DATA)"
+        found = folder.parent if settings.get("root") or root else "nothing"
+        raise InputError(f"data_root: found {found}, expected {wanted}")
+    return folder
+
+
 def _known_task(task: str) -> bool:
     if task not in LOCAL_TASKS:
         raise InputError(f"data.settings.tasks: found {task!r}, expected {', '.join(LOCAL_TASKS)}")
@@ -155,15 +162,16 @@ def _known_task(task: str) -> bool:
 
 def from_entries(entries: Row, settings: Row, seed: int, folder: Path, notes: list[str]) -> Data:
     """Reads `train`, `pretrain` and `tasks` (entries of files, ids or urls), within `limits`."""
-    missing = [name for name in ("train", "pretrain", "tasks") if not entries.get(name)]
+    missing = [name for name in ("train", "tasks") if not entries.get(name)]
     if missing:
-        raise InputError(f"data.settings.{missing[0]}: missing, expected train, pretrain and tasks")
+        raise InputError(f"data.settings.{missing[0]}: missing, expected train and tasks")
     limits = settings.get("limits", {})
     unknown = set(limits) - {"train", "pretrain", *entries["tasks"]}
     if unknown:
         raise InputError(f"data.settings.limits: no file {sorted(unknown)[0]!r} to limit")
-    made = {}
-    files = {"train": entries["train"], "pretrain": entries["pretrain"]} | entries["tasks"]
+    made: dict[str, list[Row]] = {"pretrain": []}  # none is needed where bases come pretrained
+    files = {name: entries[name] for name in ("train", "pretrain") if name in entries}
+    files |= entries["tasks"]
     for name, parts in files.items():
         parts = [parts] if isinstance(parts, dict) else parts
         placed = read_entries(name, parts, folder, notes)
