@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -71,8 +72,6 @@ def _message(error: Any) -> str:
         known = list(error.schema.get("properties", {}))
         unknown = next(name for name in error.instance if name not in known)
         return f"config key {key}: unknown key {unknown!r}{_nearest(unknown, known)}"
-    if error.validator == "propertyNames":
-        return f"config key {key}: unknown name {error.message}"
     if error.validator == "required":
         return f"config key {key}: {error.message}"
     found = json.dumps(error.instance, default=str)
@@ -249,13 +248,20 @@ def training(config: Mapping[str, Any], family: str, size: str, role: str) -> di
     return kept | own
 
 
-def rooted(config: Mapping[str, Any], path: str, root: str | None) -> str:
-    """`path` under the data root; InputError when it is relative and no root is known."""
-    if Path(path).is_absolute():
-        return path
-    if not root:
+def data_root(config: Mapping[str, Any]) -> str:
+    """Folder under which relative paths lie; InputError when one is needed and none is known."""
+    root = config.get("data_root") or os.environ.get("ATKD_DATA", "")
+    paths = {}
+    if config["data"]["source"] == "local":
+        paths["data.source"] = config["data"]["settings"].get("root", "data")
+    for family in {pair["family"] for pair in config["pairs"]}:
+        tokenizer = config["families"][family]["tokenizer"]
+        paths[f"families.{family}.tokenizer.files"] = tokenizer.get("files", "/")
+    relative = [(key, path) for key, path in paths.items() if not Path(path).is_absolute()]
+    if relative and not root:
+        key, path = relative[0]
         raise InputError(
-            f"config key data_root: missing, but {path!r} lies under it; set it, or the "
+            f"config key data_root: missing, but {key} reads {path!r} under it; set it, or the "
             "environment variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
         )
-    return str(Path(root) / path)
+    return root

@@ -14,10 +14,10 @@ from atkd.objectives import METHODS
 
 try:
     config = grid.checked(config, METHODS)
+    DATA_ROOT = grid.data_root(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
-DATA_ROOT = config.get("data_root") or os.environ.get("ATKD_DATA")
 FAMILIES = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
 TASKS = [*config["tasks"], *config["extra_tasks"]]
 COMPUTE = config["compute"]
@@ -60,12 +60,7 @@ def as_json(value):
 
 def rooted(settings, key):
     """The settings with the path under `key` resolved under the data root."""
-    if key not in settings:
-        return settings
-    try:
-        return settings | {key: grid.rooted(config, settings[key], DATA_ROOT)}
-    except InputError as error:
-        raise WorkflowError(str(error))
+    return settings | {key: str(Path(DATA_ROOT, settings[key]))} if key in settings else settings
 
 
 def data_settings(wildcards):
