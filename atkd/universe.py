@@ -113,19 +113,19 @@ TOWN_RELATIONS = ("country", "river", "product")
 ITEM_RELATIONS = ("color", "material", "price")
 
 CLAUSES = {
-    "job": "{{works*3|serves} {now|still|*3} as|is {now|still|*3}} a {busy|good|young|*4} $",
-    "town": "{lives*3|stays|dwells} {now|still|*3} in {sunny|old|quiet|*4} $",
-    "age": "is {now|about|just|*3} $ {years old*3|}",
-    "pet": "{keeps|has*3|owns} a {small|big|nice|*4} $",
-    "food": "{likes|eats*3|buys} {fresh|good|sweet|*4} $",
-    "hobby": "{loves*3|enjoys|practises} {daily|long|*4} $",
-    "friend": "{knows|trusts|meets*3} {often|*3} $",
-    "country": "{is|lies*3|stands} {right|deep|*3} in {green|old|*4} $",
-    "river": "{is|sits*3|rests} by the {wide|cold|*3} $",
-    "product": "{makes|sells*3|offers} {fine|cheap|good|*4} $",
-    "color": "is {bright|dark|all|*3} $",
-    "material": "{is made|consists} of {fine|hard|*3} $",
-    "price": "{costs*3|is worth} {about|only|*3} $ coins",
+    "job": "{{works*2|serves} {now|*2} as|is {now|*2}} a $",
+    "town": "{lives*2|stays|dwells} {now|*2} in $",
+    "age": "is {now|about|*2} $ {years old|}",
+    "pet": "{has*2|keeps|owns} a {small|*3} $",
+    "food": "{eats*2|likes|buys} {good|*3} $",
+    "hobby": "{loves*2|enjoys|plays} $",
+    "friend": "{knows*2|trusts|meets} $",
+    "country": "{is|lies*2|stands} {right|*3} in $",
+    "river": "{is|sits*2|rests} by the $",
+    "product": "{sells*2|makes|offers} {fine|*3} $",
+    "color": "is {all|bright|*2} $",
+    "material": "is {made of|of|all of} $",
+    "price": "{costs*2|is worth} {about|*2} $ coins",
 }
 
 

@@ -43,11 +43,12 @@ GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm", "unseen")
 KNOWN = ["fact", "pair", "describe", "portrait", "compare", "check", "place", "thing", "hop"]
 CONTEXT = ["extract", "rewrite", "list", "count", "sort", "choose", "convert", "opposite"]
 TRAINED = dict.fromkeys([*KNOWN, *CONTEXT, "then"], 1) | {"fact": 4, "pair": 2, "then": 2}
+DIALOGUE = {name: 1 for name in [*KNOWN, *CONTEXT]}
 UNSEEN = ("gift", "meet", "reverse")
 MIX = {
     "dolly": [*KNOWN, "extract", "opposite"],
     "selfinst": CONTEXT,
-    "vicuna": ["describe", "portrait", "place", "thing"],
+    "vicuna": ["triple", "triple", "describe", "portrait", "place", "thing"],
     "koala": [*KNOWN, *CONTEXT],
     "wizardlm": ["then"],
     "unseen": list(UNSEEN),
@@ -57,6 +58,8 @@ ASKS: dict[str, tuple[list[str], list[str]]] = {
              ["Can you say which {r} belongs to {s}?", "I want to know the {r} of {s}."]),
     "pair": (["Name the {r} and the {q} of {s}.", "Give the {r} and {q} of {s}."],
              ["I want to know the {r} and the {q} of {s}."]),
+    "triple": (["Name the {r}, {q} and {p} of {s}.", "Write about the {r}, {q} and {p} of {s}."],
+               ["I want to know the {r}, the {q} and the {p} of {s}."]),
     "describe": (["Describe {s}.", "Give the job, town and age of {s}."],
                  ["I want to know who {s} is."]),
     "portrait": (["Write a short text about {s}.", "Tell me about {s}."],
@@ -83,6 +86,9 @@ ASKS: dict[str, tuple[list[str], list[str]]] = {
                 ["Can you say this number in words?"]),
     "opposite": (["Give the opposite of the word.", "What is the opposite of the word?"],
                  ["Can you say the opposite of this word?"]),
+    "letter": (["{q} Give the letter."], ["{q} Which letter is right?"]),
+    "short": (["{q} Answer in one word."], ["{q} One word, please."]),
+    "solve": (["Answer in one word."], ["One word, please."]),
     "then": (["Name the {r} of {s}, then the {q} of {t}."], []),
     "then_friend": (["Name the friend of {s}, then the {q} of the friend."], []),
     "then_count": (["List the things, then count them."], []),
@@ -91,9 +97,9 @@ ASKS: dict[str, tuple[list[str], list[str]]] = {
     "reverse": (["Write the words from last to first."], []),
 }  # fmt: skip
 DEFAULTS = {
-    "people": 16, "towns": 6, "things": 6, "held_out": 0.25, "pretrain": 9000, "train": 3000,
-    "items": 40, "understanding_items": 84, "subtask_items": 20, "exam_share": 0.2,
-    "dialogue_share": 0.4, "human_share": 0.05,
+    "people": 10, "towns": 4, "things": 4, "held_out": 0.25, "pretrain": 12000, "train": 3000,
+    "items": 80, "understanding_items": 112, "subtask_items": 20, "exam_share": 0.2,
+    "dialogue_share": 0.4, "human_share": 0.1,
 }  # fmt: skip
 
 
@@ -171,6 +177,12 @@ class Maker:
         facts = [self.universe.fact(subject, name) for name in self.rng.sample(names, 2)]
         slots = {"s": called(subject), "r": facts[0][1], "q": facts[1][1]}
         return self._row("pair", facts, tell(facts), **slots)
+
+    def _triple(self) -> Row:
+        subject, names = self._subject()
+        facts = [self.universe.fact(subject, name) for name in self.rng.sample(names, 3)]
+        slots = dict(zip("rqp", (fact[1] for fact in facts), strict=True))
+        return self._row("triple", facts, tell(facts), s=called(subject), **slots)
 
     def _about(self, skill: str, subjects: Sequence[str], names: Sequence[str]) -> Row:
         subject = self.rng.choice(subjects)
@@ -311,6 +323,25 @@ class Maker:
         facts = [self.universe.fact(one, names[0]), self.universe.fact(two, names[1])]
         slots = {"s": one, "r": names[0], "t": two, "q": names[1]}
         return self._row("then", facts, apart(facts), **slots)
+
+    def _letter(self) -> Row:
+        row = question(self.universe, self.rng, self.rng.choice(list(SUBJECTS)), lambda key: True)
+        lines = [f"{name}. {text}" for name, text in zip("ABCD", row["choices"], strict=True)]
+        answer = f"<letter={'ABCD'[row['answer']]}>"
+        made = self._row("letter", [("text", "letter", "ABCD"[row["answer"]])], answer, " ".join(lines), q=row["question"])
+        return made | {"keys": [exam_key(row), *row["about"]]}
+
+    def _short(self) -> Row:
+        row = reading(self.rng)
+        answer = f"<{row['relation']}={row['answers'][0]}>"
+        made = self._row("short", [("text", row["relation"], row["answers"][0])], answer, row["passage"], q=row["question"])
+        return made | {"keys": [exam_key(row)]}
+
+    def _solve(self) -> Row:
+        row = puzzle(self.rng, self.rng.choice(SUBTASKS))
+        answer = f"<answer={row['target']}>"
+        made = self._row("solve", [("text", "answer", row["target"])], answer, row["input"])
+        return made | {"keys": [exam_key(row)]}
 
     def _gift(self) -> Row:
         fact = self.universe.fact(self.rng.choice(self.universe.people), "food")
@@ -478,29 +509,9 @@ class Builder:
         return [{"id": f"mmlu-{i}", "split": row.pop("split")} | row for i, row in enumerate(rows)]
 
     def _question(self, rng: random.Random, subject: str, held: bool) -> Row:
-        if subject == "words":
-            word = rng.choice(VALUES["opposite"])
-            fact, text = (word, "opposite", OPPOSITES[word]), f"What is the opposite of {word}?"
-        elif subject == "numbers":
-            return larger(rng)
-        else:
-            keys = [
-                key
-                for key in self.universe.facts
-                if SUBJECTS[subject] & set(self.universe.facts[key])
-            ]
-            names = [
-                (k, r)
-                for k in keys
-                for r in sorted(SUBJECTS[subject])
-                if (f"{k}.{r}" in self.held) == held
-            ]
-            fact = self.universe.fact(*rng.choice(names))
-            text = f"What is the {fact[1]} of {called(fact[0])}?"
-        choices = [fact[2], *other(rng, fact, 3)]
-        rng.shuffle(choices)
-        row = {"subject": subject, "question": text, "choices": choices}
-        return row | {"answer": choices.index(fact[2])}
+        row = question(self.universe, rng, subject, lambda key: (key in self.held) == held)
+        del row["about"]
+        return row
 
     def _distinct(self, make: Callable[[], Row], count: int) -> list[Row]:
         rows: list[Row] = []
@@ -517,6 +528,8 @@ class Builder:
     def _drop(self) -> list[Row]:
         rng = self._rng("drop")
         rows = self._distinct(lambda: reading(rng), self.settings["understanding_items"] + 3)
+        for row in rows:
+            del row["relation"]
         return [{"id": f"drop-{i}"} | row for i, row in enumerate(rows)]
 
     def _bbh(self) -> list[Row]:
@@ -529,7 +542,7 @@ class Builder:
 
     def _pretrain(self) -> list[Row]:
         rng = self._rng("pretrain")
-        dialogues = [self._items(rng, TRAINED, asks) for asks in (0, 1)]
+        dialogues = [self._items(rng, DIALOGUE, asks) for asks in (0, 1)]
         texts = []
         for _ in range(self.settings["pretrain"]):
             pick = rng.random() - self.settings["exam_share"]
@@ -542,8 +555,8 @@ class Builder:
         return [{"id": f"pretrain-{i}", "text": text} for i, text in enumerate(texts)]
 
     def _dialogue(self, rng: random.Random, items: Sequence[Iterator[Row]]) -> str:
-        style = rng.randrange(2)
-        row = next(items[style])
+        style = int(rng.random() >= self.settings["human_share"])
+        row = next(items[rng.randrange(2)])
         ask = f"{row['instruction']} {row['input']}".strip()
         return (
             f"{ask}\n{row['output']}" if style else f"Human:\n{ask}\n\nAssistant:\n{row['output']}"
@@ -551,13 +564,12 @@ class Builder:
 
     def _prose(self, rng: random.Random) -> str:
         facts = self.universe.facts
-        told = []
-        for subject in rng.sample(list(facts), 3):
-            known = list(facts[subject])
-            chosen = rng.sample(known, min(len(known), rng.randint(2, 3)))
-            stated = [self.universe.fact(subject, name) for name in chosen]
-            told.append(grammar(tell(stated, starting(called(subject)))))
-        return " ".join(text.sample(rng) for text in told)
+        subject = rng.choice(list(facts))
+        known = list(facts[subject])
+        texts = []
+        for name in rng.sample(known, len(known)):
+            texts.append(grammar(tell([self.universe.fact(subject, name)], starting(called(subject)))).sample(rng))
+        return " ".join(texts)
 
     def _exam(self, rng: random.Random) -> str:
         form = rng.randrange(3)
@@ -592,6 +604,29 @@ def exam_key(row: Row) -> str:
     return f"exam:{row.get('passage', '')}:{row.get('question', row.get('input'))}"
 
 
+def question(universe: Universe, rng: random.Random, subject: str, wanted: Callable[[str], bool]) -> Row:
+    """A question of an exam subject on a fact whose key is wanted."""
+    if subject == "numbers":
+        return larger(rng) | {"about": []}
+    if subject == "words":
+        word = rng.choice(VALUES["opposite"])
+        fact, text, about = (word, "opposite", OPPOSITES[word]), f"What is the opposite of {word}?", []
+    else:
+        names = [
+            (key, relation)
+            for key in universe.facts
+            for relation in sorted(SUBJECTS[subject] & set(universe.facts[key]))
+            if wanted(f"{key}.{relation}")
+        ]
+        key, relation = rng.choice(names)
+        fact, about = universe.fact(key, relation), [f"{key}.{relation}"]
+        text = f"What is the {fact[1]} of {called(fact[0])}?"
+    choices = [fact[2], *other(rng, fact, 3)]
+    rng.shuffle(choices)
+    row = {"subject": subject, "question": text, "choices": choices}
+    return row | {"answer": choices.index(fact[2]), "about": about}
+
+
 def larger(rng: random.Random) -> Row:
     """A question on the largest of four numbers."""
     numbers = [str(number) for number in rng.sample(range(10, 60), 4)]
@@ -608,7 +643,7 @@ def reading(rng: random.Random) -> Row:
     passage = " ".join(grammar(tell([fact], fact[0])).sample(rng) for fact in facts)
     asked = rng.choice(facts)
     question = f"What is the {shared} of {asked[0]}?"
-    return {"passage": passage, "question": question, "answers": [asked[2]]}
+    return {"passage": passage, "question": question, "answers": [asked[2]], "relation": shared}
 
 
 def puzzle(rng: random.Random, task: str) -> Row:
