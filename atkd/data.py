@@ -148,7 +148,9 @@ def _data_folder(settings: Row) -> Path:
     root = settings.get("data_root") or os.environ.get("ATKD_DATA")
     folder = Path(settings.get("root") or Path(root or "") / "data")
     if not (settings.get("root") or root) or not folder.is_dir():
-        wanted = "a folder that holds data/ (config key data_root, or environment variable ATKD_DATA)"
+        wanted = (
+            "a folder that holds data/ (config key data_root, or environment variable ATKD_DATA)"
+        )
         found = folder.parent if settings.get("root") or root else "nothing"
         raise InputError(f"data_root: found {found}, expected {wanted}")
     return folder

@@ -114,14 +114,14 @@ ITEM_RELATIONS = ("color", "material", "price")
 
 CLAUSES = {
     "job": "{{works*2|serves} {now|*2} as|is {now|*2}} a $",
-    "town": "{lives*2|stays|dwells} {now|*2} in $",
+    "town": "{lives*2|stays|dwells} {now|*2} in {old|*3} $",
     "age": "is {now|about|*2} $ {years old|}",
     "pet": "{has*2|keeps|owns} a {small|*3} $",
     "food": "{eats*2|likes|buys} {good|*3} $",
-    "hobby": "{loves*2|enjoys|plays} $",
-    "friend": "{knows*2|trusts|meets} $",
+    "hobby": "{loves*2|enjoys|plays} {daily|*3} $",
+    "friend": "{knows*2|trusts|meets} {often|*3} $",
     "country": "{is|lies*2|stands} {right|*3} in $",
-    "river": "{is|sits*2|rests} by the $",
+    "river": "{is|sits*2|rests} by the {wide|*3} $",
     "product": "{sells*2|makes|offers} {fine|*3} $",
     "color": "is {all|bright|*2} $",
     "material": "is {made of|of|all of} $",
