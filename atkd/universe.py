@@ -113,7 +113,7 @@ TOWN_RELATIONS = ("country", "river", "product")
 ITEM_RELATIONS = ("color", "material", "price")
 
 CLAUSES = {
-    "job": "{{works*2|serves} {now|*2} as|is {now|*2}} a $",
+    "job": "{{works*2|serves} {now|*2} as|is {now|*2}} a {good|*3} $",
     "town": "{lives*2|stays|dwells} {now|*2} in {old|*3} $",
     "age": "is {now|about|*2} $ {years old|}",
     "pet": "{has*2|keeps|owns} a {small|*3} $",
@@ -122,7 +122,7 @@ CLAUSES = {
     "friend": "{knows*2|trusts|meets} {often|*3} $",
     "country": "{is|lies*2|stands} {right|*3} in $",
     "river": "{is|sits*2|rests} by the {wide|*3} $",
-    "product": "{sells*2|makes|offers} {fine|*3} $",
+    "product": "{sells*2|makes|offers} {fine|cheap|*3} $",
     "color": "is {all|bright|*2} $",
     "material": "is {made of|of|all of} $",
     "price": "{costs*2|is worth} {about|*2} $ coins",

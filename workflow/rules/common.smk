@@ -44,6 +44,17 @@ def code(*modules):
     return [f"atkd/{name}.py" for name in modules]
 
 
+def growing(key):
+    """A resource that doubles, triples, ... with every attempt at a job."""
+    return lambda wildcards, attempt: COMPUTE[key] * attempt
+
+
+def launcher():
+    """What starts a training: one process, or one per GPU."""
+    several = f"-m torch.distributed.run --standalone --nproc-per-node={COMPUTE['gpus']} "
+    return "python " + (several if COMPUTE["gpus"] > 1 else "")
+
+
 def folder_of(name, levels=1):
     """The folder of a rule's input `name` (the first of several), or one further up."""
 

@@ -15,9 +15,9 @@ rule evaluate:
         "../../environment.yml"
     threads: COMPUTE["threads"]
     resources:
-        gpu=COMPUTE["gpus"],
-        mem_mb=COMPUTE["memory_mb"],
-        runtime=COMPUTE["minutes"],
+        gpu=min(1, COMPUTE["gpus"]),
+        mem_mb=growing("memory_mb"),
+        runtime=growing("minutes"),
     params:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         settings=evaluation_settings,

@@ -14,14 +14,15 @@ rule base:
     threads: COMPUTE["threads"]
     resources:
         gpu=COMPUTE["gpus"],
-        mem_mb=COMPUTE["memory_mb"],
-        runtime=COMPUTE["minutes"],
+        mem_mb=growing("memory_mb"),
+        runtime=growing("minutes"),
     params:
+        launch=launcher(),
         settings=train_settings("base"),
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.train --role base --run models/{wildcards.family}/{wildcards.size} "
+        "{params.launch}-m atkd.train --role base --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--data {input.data} --output {params.folder} > {log} 2>&1"
 
@@ -42,15 +43,16 @@ rule teacher:
     threads: COMPUTE["threads"]
     resources:
         gpu=COMPUTE["gpus"],
-        mem_mb=COMPUTE["memory_mb"],
-        runtime=COMPUTE["minutes"],
+        mem_mb=growing("memory_mb"),
+        runtime=growing("minutes"),
     params:
+        launch=launcher(),
         settings=train_settings("teacher"),
         tokenizer=subpath(input.tokenizer, parent=True),
         base=subpath(input.base, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.train --role teacher --run models/{wildcards.family}/{wildcards.size} "
+        "{params.launch}-m atkd.train --role teacher --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--base {params.base} --data {input.data} --output {params.folder} > {log} 2>&1"
 
@@ -72,9 +74,10 @@ rule student:
     threads: COMPUTE["threads"]
     resources:
         gpu=COMPUTE["gpus"],
-        mem_mb=COMPUTE["memory_mb"],
-        runtime=COMPUTE["minutes"],
+        mem_mb=growing("memory_mb"),
+        runtime=growing("minutes"),
     params:
+        launch=launcher(),
         settings=train_settings("student"),
         tokenizer=subpath(input.tokenizer, parent=True),
         base=subpath(input.base, parent=True),
@@ -82,7 +85,7 @@ rule student:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.train --role student --method {wildcards.method} --run {params.run} "
+        "{params.launch}-m atkd.train --role student --method {wildcards.method} --run {params.run} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--base {params.base} {params.teacher} --data {input.data} "
         "--output {params.folder} > {log} 2>&1"
