@@ -18,11 +18,12 @@ Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
 def copy_of_checkout(folder: Path) -> Path:
     """The files a run needs, in a folder of their own."""
+    folder.mkdir(exist_ok=True)
     skip = shutil.ignore_patterns("__pycache__")
     for name in PARTS:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, folder / name, **({"ignore": skip} if copy is shutil.copytree else {}))
-    (folder / "results").mkdir()
+    (folder / "results").mkdir(exist_ok=True)
     shutil.copyfile(ROOT / "results/published.csv", folder / "results/published.csv")
     return folder
 

@@ -1,0 +1,200 @@
+"""The workflow as its users meet it: listings, bad input on the terminal, style, a cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Snakemake, command, copy_of_checkout, quiet_environment
+
+from atkd.files import folder_lock, write_jsonl
+
+TASKS = ("dolly", "selfinst", "vicuna", "koala", "wizardlm", "mmlu", "drop", "bbh")
+SMOKE = ("--configfile", "config/smoke.yaml")
+
+
+def counts(listing: str) -> dict[str, int]:
+    """Rule -> number of jobs, from a listing's statistics."""
+    found = re.findall(r"^(\w+) +(\d+)$", listing.split("Job stats:")[-1], re.MULTILINE)
+    return {name: int(number) for name, number in found}
+
+
+def smoke_with(folder: Path, name: str, **changes: object) -> str:
+    """A configuration file in `folder`: smoke with some keys replaced."""
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config | {"name": name} | changes), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_configuration_lists_its_jobs_in_seconds(
+    checkout: Path, snakemake: Snakemake, path: Path
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    root = ["--config", "data_root=data"] if path.stem == "lab" else []
+    done = snakemake(checkout, "-n", "--configfile", f"config/{path.name}", *root)
+    assert done.returncode == 0, done.stdout
+    assert counts(done.stdout)["page"] == 1
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5
+
+
+def test_the_default_is_the_world_and_a_named_configuration_stands_alone(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    world = snakemake(checkout, "-n")
+    assert "results/world/index.html" in world.stdout and "pythia" in world.stdout
+    smoke = snakemake(checkout, "-n", *SMOKE)
+    assert "world/" not in smoke.stdout and "pythia" not in smoke.stdout
+    assert counts(smoke.stdout) == {
+        "data": 1, "tokenizer": 2, "prompts": 2, "check": 1, "base": 4, "teacher": 2, "student": 6,
+        "evaluate": 10, "score": 10, "scores": 1, "tables": 1, "figures": 1, "page": 1, "all": 1,
+        "total": 43,
+    }  # fmt: skip
+    short = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    del short["methods"]
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(short), encoding="utf-8")
+    done = snakemake(checkout, "-n", "--configfile", str(tmp_path / "short.yaml"))
+    assert done.returncode != 0 and "'methods' is a required property" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [open", "Config file is not valid JSON or YAML"),
+        ("only words", "Config file must be given as JSON or YAML with keys at top level"),
+        ("sedes: [1]", "config key (top level): unknown key 'sedes' (did you mean 'seeds'?)"),
+        ("data: {source: local}", "config key data_root: missing, but data.source reads 'data'"),
+    ],
+)
+def test_a_wrong_configuration_stops_before_anything_runs(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text, encoding="utf-8")
+    if text.endswith(("]", "}")):
+        path = Path(smoke_with(tmp_path, "wrong", **yaml.safe_load(text)))
+    done = snakemake(checkout, "--cores", "1", "--configfile", str(path))
+    assert done.returncode != 0 and message in done.stdout
+    assert "Traceback" not in done.stdout and len(done.stdout.splitlines()) < 6
+
+
+def test_a_bad_line_of_data_is_named_on_the_terminal(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    row = {"instruction": "Say it.", "input": "", "output": "It."}
+    (tmp_path / "data/alpaca_gpt4_subset").mkdir(parents=True)
+    path = tmp_path / "data/alpaca_gpt4_subset/train.jsonl"
+    write_jsonl(path, [row, row])
+    path.write_text(path.read_text() + '{"instruction": "cut', encoding="utf-8")
+    settings = {"train": "alpaca_gpt4_subset"}
+    config = smoke_with(
+        tmp_path,
+        "badline",
+        data={"source": "local", "settings": settings},
+        data_root=str(tmp_path),
+        extra_tasks=[],
+    )
+    done = snakemake(checkout, "--cores", "1", "--configfile", config)
+    errors = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and len(errors) == 1
+    assert f"{path}:3: not valid JSON" in errors[0]
+    assert "Traceback" not in done.stdout and not (checkout / "results/badline/models").exists()
+
+
+def test_a_second_run_is_refused_while_listings_are_not(
+    checkout: Path, snakemake: Snakemake
+) -> None:
+    with folder_lock(checkout / "results/smoke"):
+        listed = snakemake(checkout, "-n", *SMOKE)
+        summary = snakemake(checkout, "--summary", *SMOKE)
+        refused = snakemake(checkout, "--cores", "1", *SMOKE)
+    assert listed.returncode == 0 == summary.returncode
+    holder = f"results/smoke is in use by process {os.getpid()} on {os.uname().nodename}"
+    assert refused.returncode != 0 and f"{holder}; wait for it or stop it" in refused.stdout
+    assert not (checkout / "results/smoke/data").exists()
+
+
+def test_the_workflow_passes_its_lint(checkout: Path, snakemake: Snakemake) -> None:
+    done = snakemake(checkout, "--lint", *SMOKE)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "tool",
+    ["snakefmt --check Snakefile workflow", "ruff check .", "ruff format --check ."],
+)
+def test_formatters_and_linters_are_clean(tool: str) -> None:
+    name, *arguments = tool.split()
+    binary = Path(sys.executable).parent / name
+    done = subprocess.run(
+        [str(binary), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+STUB = """#!/bin/sh
+echo "$@" >> {record}
+exit 1
+"""
+
+
+def stub_cluster(folder: Path, record: Path) -> None:
+    """SLURM's commands: sbatch notes what it is given and refuses, the others say nothing."""
+    folder.mkdir()
+    for name in ("sbatch", "sacct", "squeue", "sinfo", "scontrol", "sacctmgr", "scancel", "sshare"):
+        path = folder / name
+        path.write_text(STUB.format(record=record) if name == "sbatch" else "#!/bin/sh\n")
+        path.chmod(0o755)
+
+
+def fake_preparation(results: Path, families: tuple[str, ...]) -> None:
+    """Empty files in place of data, tokenizers and prompts, so that bases come next."""
+    tasks = (*TASKS, "unseen")
+    names = ["data/train.jsonl", "data/pretrain.jsonl", "data/manifest.json"]
+    names += [f"data/tasks/{task}.jsonl" for task in tasks]
+    names += [f"tokenizers/{family}/tokenizer.json" for family in families]
+    for family in families:
+        names += [
+            f"prompts/{family}/{name}" for name in ("summary.json", *map("{}.jsonl".format, tasks))
+        ]
+    for name in [*names, "check.json"]:
+        path = results / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_cluster_is_asked_for_what_the_configuration_says(tmp_path: Path) -> None:
+    root, record = copy_of_checkout(tmp_path / "checkout"), tmp_path / "submitted"
+    stub_cluster(tmp_path / "bin", record)
+    compute = {"device": "auto", "gpus": 2, "threads": 4, "memory_mb": 9000, "minutes": 90}
+    config = smoke_with(tmp_path, "cluster", compute=compute)
+    fake_preparation(root / "results/cluster", ("opt", "llama"))
+    own = ["base:slurm_partition=gpu", "base:slurm_account=me"]
+    arguments = ["--workflow-profile", "profiles/slurm", "--configfile", config, "--retries", "0"]
+    arguments += ["--slurm-init-seconds-before-status-checks", "1", "--set-resources", *own]
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        command(*arguments),
+        cwd=root,
+        env=quiet_environment() | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+    )
+    lines = record.read_text().splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        asked, wrapped = line.split("--wrap=")
+        for wanted in ("-p gpu", "-A me", "-t 90", "--mem 9000", "--cpus-per-task=4", "--gpus=2"):
+            assert f" {wanted} " in asked + " "
+        # Hooks take the lock of the results folder, which the submitting process holds.
+        assert "--no-hooks" in wrapped and "--allowed-rules base" in wrapped
