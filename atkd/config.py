@@ -248,6 +248,14 @@ def training(config: Mapping[str, Any], family: str, size: str, role: str) -> di
     return kept | own
 
 
+def needs(config: Mapping[str, Any], family: str, sizes: Iterable[str]) -> dict[str, Any]:
+    """The compute settings of a job that loads these sizes: each need is the largest of theirs."""
+    common = config["compute"]
+    found = [config["families"][family]["models"][size].get("compute", {}) for size in sizes]
+    keys = ("gpus", "threads", "memory_mb", "minutes")
+    return common | {key: max(own.get(key, common[key]) for own in found) for key in keys}
+
+
 def data_root(config: Mapping[str, Any]) -> str:
     """Folder under which relative paths lie; InputError when one is needed and none is known."""
     root = config.get("data_root") or os.environ.get("ATKD_DATA", "")

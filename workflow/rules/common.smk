@@ -44,15 +44,28 @@ def code(*modules):
     return [f"atkd/{name}.py" for name in modules]
 
 
-def growing(key):
+def needs(wildcards, alone=False):
+    """Compute settings of a job, by the models it loads; `alone`: the student, or else the teacher."""
+    names = [wildcards.get(role) for role in ("size", "student", "teacher")]
+    sizes = [name for name in names if name not in (None, "-")]
+    return grid.needs(config, wildcards.family, sizes[:1] if alone else sizes)
+
+
+def need(key, alone=False):
+    """What a job asks of `key`."""
+    return lambda wildcards: needs(wildcards, alone)[key]
+
+
+def growing(key, alone=False):
     """A resource that doubles, triples, ... with every attempt at a job."""
-    return lambda wildcards, attempt: COMPUTE[key] * attempt
+    return lambda wildcards, attempt: needs(wildcards, alone)[key] * attempt
 
 
-def launcher():
+def launcher(wildcards):
     """What starts a training: one process, or one per GPU."""
-    several = f"-m torch.distributed.run --standalone --nproc-per-node={COMPUTE['gpus']} "
-    return "python " + (several if COMPUTE["gpus"] > 1 else "")
+    gpus = needs(wildcards)["gpus"]
+    several = f"-m torch.distributed.run --standalone --nproc-per-node={gpus} "
+    return "python " + (several if gpus > 1 else "")
 
 
 def folder_of(name, levels=1):

@@ -13,11 +13,11 @@ rule evaluate:
         "<logs>/runs/{family}/{student}/{teacher}/{method}/{seed}/evaluate.log",
     conda:
         "../../environment.yml"
-    threads: COMPUTE["threads"]
+    threads: need("threads", alone=True)
     resources:
-        gpu=min(1, COMPUTE["gpus"]),
-        mem_mb=growing("memory_mb"),
-        runtime=growing("minutes"),
+        gpu=lambda wildcards: min(1, needs(wildcards, alone=True)["gpus"]),
+        mem_mb=growing("memory_mb", alone=True),
+        runtime=growing("minutes", alone=True),
     params:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         settings=evaluation_settings,

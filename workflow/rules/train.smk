@@ -11,13 +11,13 @@ rule base:
     priority: 3
     conda:
         "../../environment.yml"
-    threads: COMPUTE["threads"]
+    threads: need("threads")
     resources:
-        gpu=COMPUTE["gpus"],
+        gpu=need("gpus"),
         mem_mb=growing("memory_mb"),
         runtime=growing("minutes"),
     params:
-        launch=launcher(),
+        launch=launcher,
         settings=train_settings("base"),
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
@@ -40,13 +40,13 @@ rule teacher:
     priority: 2
     conda:
         "../../environment.yml"
-    threads: COMPUTE["threads"]
+    threads: need("threads")
     resources:
-        gpu=COMPUTE["gpus"],
+        gpu=need("gpus"),
         mem_mb=growing("memory_mb"),
         runtime=growing("minutes"),
     params:
-        launch=launcher(),
+        launch=launcher,
         settings=train_settings("teacher"),
         tokenizer=subpath(input.tokenizer, parent=True),
         base=subpath(input.base, parent=True),
@@ -71,13 +71,13 @@ rule student:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: COMPUTE["threads"]
+    threads: need("threads")
     resources:
-        gpu=COMPUTE["gpus"],
+        gpu=need("gpus"),
         mem_mb=growing("memory_mb"),
         runtime=growing("minutes"),
     params:
-        launch=launcher(),
+        launch=launcher,
         settings=train_settings("student"),
         tokenizer=subpath(input.tokenizer, parent=True),
         base=subpath(input.base, parent=True),
