@@ -9,6 +9,7 @@ g, so that KL(p||q) = TKD + u DKD exactly. Shapes: N tokens, V vocabulary rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,7 +77,26 @@ def reverse_kl(student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
     return forward_kl(teacher_NV, student_NV)
 
 
-PURE = {"forward_kl": forward_kl, "reverse_kl": reverse_kl}
+def jsd(student_NV: Tensor, teacher_NV: Tensor, beta: float = 0.5) -> Tensor:
+    """Generalised Jensen-Shannon, beta KL(p||m) + (1 - beta) KL(q||m), m = beta p + (1 - beta) q [N].
+
+    In [0, H(beta)] nats, for 0 < beta < 1 (GKD, Agarwal et al. 2024).
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"beta is {beta}; expected a number in (0, 1)")
+    log_q_NV, log_p_NV = student_NV.log_softmax(1), teacher_NV.log_softmax(1)
+    log_m_NV = (log_p_NV + math.log(beta)).logaddexp(log_q_NV + math.log(1 - beta))
+    from_teacher_NV = log_p_NV.exp() * (log_p_NV - log_m_NV)
+    from_student_NV = log_q_NV.exp() * (log_q_NV - log_m_NV)
+    return (beta * from_teacher_NV + (1 - beta) * from_student_NV).sum(1)
+
+
+def tvd(student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
+    """Total variation, half the sum of |p - q|, in [0, 1] [N] (f-distill, Wen et al. 2023)."""
+    return 0.5 * (student_NV.softmax(1) - teacher_NV.softmax(1)).abs().sum(1)
+
+
+PURE = {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd, "tvd": tvd}
 SPLIT = ("dkd", "atkd")
 
 
@@ -85,16 +105,19 @@ def easy_tokens(uncertainty_M: Tensor, hard_fraction: float = 0.5, split: str = 
 
     `median`: easy if u is strictly below the value at position floor((1 - k)(M - 1)) of the
     ascending u (k = 0.5: the lower median, as in the official code). `topk`: the round(k M) most
-    uncertain are hard, and a tie at the border is hard as a whole.
+    uncertain are hard, and a tie at the border is hard as a whole. `inverse` exchanges easy and hard
+    of `median`: a control of the mechanism.
     """
     ordered_M, count = uncertainty_M.sort().values, uncertainty_M.numel()
+    if split == "inverse":
+        return ~easy_tokens(uncertainty_M, hard_fraction, "median")
     if split == "median":
         return uncertainty_M < ordered_M[int((1 - hard_fraction) * (count - 1))]
     if split == "topk":
         hard = round(hard_fraction * count)
         border = ordered_M[count - hard] if hard else float("inf")
         return uncertainty_M < border
-    raise ValueError(f"split is {split!r}; expected 'median' or 'topk'")
+    raise ValueError(f"split is {split!r}; expected 'median', 'topk' or 'inverse'")
 
 
 def token_weights(name: str, uncertainty_M: Tensor, settings: Mapping[str, Any]) -> Weights:
@@ -146,7 +169,8 @@ def weighted_loss(
         return -(weights.target_N * log_q_N).sum()
     teacher_NV = _floats(teacher_NV).detach()
     if name in PURE:
-        return (weights.target_N * PURE[name](student_NV, teacher_NV)).sum()
+        options = {"beta": settings["beta"]} if "beta" in settings else {}
+        return (weights.target_N * PURE[name](student_NV, teacher_NV, **options)).sum()
     p, q = split_at_target(teacher_NV, targets_N), split_at_target(student_NV, targets_N)
     if settings.get("reverse", False):
         p, q = q, p

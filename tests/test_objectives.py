@@ -23,6 +23,11 @@ def kl(p: list[float], q: list[float]) -> float:
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
+def reference_jsd(p: list[float], q: list[float], beta: float) -> float:
+    m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+    return beta * kl(p, m) + (1 - beta) * kl(q, m)
+
+
 def reference_terms(student: list[float], teacher: list[float], gold: int) -> dict[str, float]:
     p, q = softmax(teacher), softmax(student)
     u, v = sum(p) - p[gold], sum(q) - q[gold]
@@ -34,6 +39,9 @@ def reference_terms(student: list[float], teacher: list[float], gold: int) -> di
         "dkd_rev": kl([q[j] / v for j in rest], [p[j] / u for j in rest]),
         "forward_kl": kl(p, q),
         "reverse_kl": kl(q, p),
+        "jsd": reference_jsd(p, q, 0.5),
+        "jsd_0.1": reference_jsd(p, q, 0.1),
+        "tvd": sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2,
         "u": u,
         "v": v,
     }
@@ -70,7 +78,7 @@ def test_terms_equal_the_reference(n: int, v: int) -> None:
         torch.testing.assert_close(terms[name], expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "dkd"])
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "tvd", "dkd"])
 def test_mean_losses_equal_the_reference(name: str) -> None:
     student, teacher, targets = make(23, 9)
     rows = reference(student, teacher, targets)
@@ -92,6 +100,15 @@ def test_atkd_equals_the_reference(n: int, share: float, reverse: bool) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_jsd_weighs_the_teacher_by_beta() -> None:
+    student, teacher, targets = make(23, 9)
+    expected = [row["jsd_0.1"] for row in reference(student, teacher, targets)]
+    loss = atkd.kd_loss("jsd", student, teacher, targets, beta=0.1)
+    assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-10)
+    with pytest.raises(ValueError, match="beta is 1"):
+        atkd.kd_loss("jsd", student, teacher, targets, beta=1)
+
+
 def test_identity_forward_and_reverse() -> None:
     for row in reference(*make(50, 13)):
         assert row["forward_kl"] == pytest.approx(row["tkd"] + row["u"] * row["dkd"], rel=1e-9)
@@ -105,6 +122,9 @@ def test_identity_forward_and_reverse() -> None:
     [
         ("forward_kl", {}),
         ("reverse_kl", {}),
+        ("jsd", {}),
+        ("jsd", {"beta": 0.1}),
+        ("tvd", {}),
         ("dkd", {}),
         ("atkd", {}),
         ("atkd", {"reverse": True}),
@@ -120,7 +140,7 @@ def test_gradients(name: str, options: dict) -> None:
     assert torch.autograd.gradcheck(loss, (student,))
 
 
-@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "dkd", "atkd"])
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "tvd", "dkd", "atkd"])
 @pytest.mark.parametrize("scale", [1e4, -1e4])
 def test_extreme_logits_stay_finite(name: str, scale: float) -> None:
     student, teacher, targets = (t.float() if t.is_floating_point() else t for t in make(8, 6))
@@ -142,6 +162,7 @@ def test_ties_and_the_median_are_hard() -> None:
     assert objectives.easy_tokens(torch.full((5,), 0.3)).sum() == 0
     assert objectives.easy_tokens(u, 0.5, "topk").tolist() == [True, False, False, False]
     assert objectives.easy_tokens(u, 0.0, "topk").all()
+    assert objectives.easy_tokens(u, 0.5, "inverse").tolist() == [False, True, True, True]
 
 
 def test_pieces_add_up_to_the_whole() -> None:
@@ -207,7 +228,8 @@ def test_divergences_are_positive_and_zero_when_equal(
     n: int, v: int, seed: int, scale: float
 ) -> None:
     student, teacher, targets = make(n, v, seed, scale)
-    for name in ("forward_kl", "reverse_kl"):
+    for name, most in (("forward_kl", None), ("reverse_kl", None), ("jsd", math.log(2)), ("tvd", 1)):
+        assert most is None or atkd.kd_loss(name, student, teacher, targets) <= most + 1e-12
         assert atkd.kd_loss(name, student, teacher, targets) >= -1e-12
         assert atkd.kd_loss(name, teacher, teacher, targets).abs() < 1e-12
     swapped = atkd.kd_loss("forward_kl", teacher, student, targets)
