@@ -142,4 +142,4 @@ def test_every_key_of_the_schema_is_described() -> None:
 
     schema = grid.schema()
     assert bare(schema, "") == []
-    assert [bare(node, name) for name, node in schema["$defs"].items()] == [[], [], []]
+    assert not any(bare(node, name) for name, node in schema["$defs"].items())
