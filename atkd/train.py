@@ -68,6 +68,7 @@ class Distillation:
         self, divergence: str, settings: Mapping[str, Any], teacher: LiveTeacher | None
     ) -> None:
         self.divergence, self.settings, self.teacher = divergence, settings, teacher
+        self.medians: list[float] = []
 
     def signal(self, batch: Batch) -> Signal:
         """The teacher's view; without a teacher, zeros that only count the tokens."""
@@ -93,9 +94,17 @@ class Distillation:
             ]
             return [Weights(*(share * weight for weight in piece)) for piece in pieces]
         joined_M, start = gather(torch.cat([signal.uncertainty_N for signal in signals]))
+        if self.teacher is not None:
+            self.medians.append(joined_M.median().item())
         whole = token_weights(self.divergence, joined_M, self.settings)
         own = [weight[start : start + sum(sizes)].split(sizes) for weight in whole]
         return [Weights(*piece) for piece in zip(*own, strict=True)]
+
+    def facts(self) -> dict[str, float]:
+        """Mean over steps of the median of the teacher's uncertainty, for provenance."""
+        if not self.medians:
+            return {}
+        return {"median_uncertainty": round(sum(self.medians) / len(self.medians), 6)}
 
     def loss(self, logits_NV: Tensor, batch: Batch, signal: Signal, weights: Weights) -> Tensor:
         """This micro-batch's part of the step's loss."""
@@ -195,7 +204,7 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
         state = loops.Loop(run, model, len(tokenizer), settings["training"], steps)
         stage.ready()
         pad = tokenizer.pad_token_id
-        facts |= loops.fit(state, aim, data, order, pad, output / "work", name)
+        facts |= loops.fit(state, aim, data, order, pad, output / "work", name) | aim.facts()
         facts |= {"samples": len(data), "too_long": data.too_long, "epoch_steps": order.per_epoch}
     if run is None or run.is_main_process:
         _finish(stage, model, tokenizer, output, name, facts)
