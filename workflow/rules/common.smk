@@ -64,8 +64,9 @@ def growing(key, alone=False):
 def launcher(wildcards):
     """What starts a training: one process, or one per GPU."""
     gpus = needs(wildcards)["gpus"]
-    several = f"-m torch.distributed.run --standalone --nproc-per-node={gpus} "
-    return "python " + (several if gpus > 1 else "")
+    if gpus <= 1:
+        return "python -m"
+    return f"python -m torch.distributed.run --standalone --nproc-per-node={gpus} -m --"
 
 
 def folder_of(name, levels=1):

@@ -22,7 +22,7 @@ rule base:
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.launch}-m atkd.train --role base --run models/{wildcards.family}/{wildcards.size} "
+        "{params.launch} atkd.train --role base --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--data {input.data} --output {params.folder} > {log} 2>&1"
 
@@ -52,7 +52,7 @@ rule teacher:
         base=subpath(input.base, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.launch}-m atkd.train --role teacher --run models/{wildcards.family}/{wildcards.size} "
+        "{params.launch} atkd.train --role teacher --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--base {params.base} --data {input.data} --output {params.folder} > {log} 2>&1"
 
@@ -85,7 +85,7 @@ rule student:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.launch}-m atkd.train --role student --method {wildcards.method} --run {params.run} "
+        "{params.launch} atkd.train --role student --method {wildcards.method} --run {params.run} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--base {params.base} {params.teacher} --data {input.data} "
         "--output {params.folder} > {log} 2>&1"
