@@ -1,0 +1,76 @@
+"""Models as files: what is refused when it is opened, and what a tokenizer's ids allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atkd import models, tokens
+from atkd.files import InputError
+
+TEXT = ["the cat sat on the mat and the dog sat on the cat " * 4]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tokens.train_tokenizer("pythia", TEXT, 264)
+
+
+def shape(**changes: int) -> dict[str, int]:
+    return {"hidden_size": 16, "layers": 1, "heads": 2} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 100}, r"build\.rows: found 100; expected at least the tokenizer's 264"),
+        ({"heads": 3}, r"build\.hidden_size: found 16; expected a multiple of heads, 3"),
+    ],
+)
+def test_impossible_shapes_name_the_key(
+    tokenizer: Any, changes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        models.build("pythia", shape(**changes), tokenizer, 32, 1)
+
+
+def test_a_seed_decides_the_weights(tokenizer: Any) -> None:
+    one, two, other = (
+        models.head(models.build("pythia", shape(), tokenizer, 32, seed)).weight
+        for seed in (1, 1, 2)
+    )
+    assert one.equal(two) and not one.equal(other)
+
+
+def test_rows_beyond_the_tokenizer_never_get_probability(tokenizer: Any) -> None:
+    model = models.build("pythia", shape(rows=300), tokenizer, 32, 1).eval()
+    models.check_head(model, 264)
+    hidden = model.get_input_embeddings().weight[:3]
+    assert models.project(model, hidden, 264).shape == (3, 264)
+    with pytest.raises(InputError, match="300 embedding rows; expected at least"):
+        models.check_head(model, 301)
+
+
+def test_a_folder_that_is_missing_is_named(tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model folder .*none: not found"):
+        models.open_source({"folder": str(tmp_path / "none")}, "pythia", tokenizer, 32, 1)
+
+
+def test_a_saved_model_comes_back_and_its_manifest_is_last(tokenizer: Any, tmp_path: Path) -> None:
+    model = models.build("pythia", shape(), tokenizer, 32, 1)
+    models.save(model, tokenizer, tmp_path, "name")
+    again = models.load(tmp_path)
+    assert models.head(again).weight.equal(models.head(model).weight) and not again.training
+    newest = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert newest.name == models.MANIFEST
+
+
+def test_a_gpu_that_is_not_there_is_said() -> None:
+    import torch
+
+    assert models.pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="torch sees no GPU"):
+            models.pick_device("cuda")
