@@ -13,13 +13,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in sorted((ROOT / "atkd").glob("*.py"))}
-ANYONE = {"files", "provenance"}
+ANYONE = {"files", "provenance", "config"}
 ALLOWED = {
     "__init__": set(),
     "files": set(),
     "provenance": {"files"},
     "config": set(),
     "objectives": set(),
+    "fused": {"objectives"},
+    "cache": {"models", "sequences", "data"},
     "stats": set(),
     "scoring": set(),
     "grammar": set(),
@@ -37,11 +39,15 @@ ALLOWED = {
     "models": set(),
     "sequences": {"tokens", "prompts"},
     "loop": {"models", "sequences"},
-    "train": {"loop", "models", "objectives", "sequences", "tokens"},
+    "train": {"loop", "models", "objectives", "fused", "cache", "sequences", "tokens"},
     "evaluate": {"models", "tokens", "scoring"},
+    "analyse": {"models", "data", "objectives", "cache"},
+    "judge": {"scoring", "world"},
+    "claims": {"stats"},
+    "plan": set(),
     "estimates": {"stats"},
-    "tables": {"estimates", "stats"},
-    "figures": {"stats"},
+    "tables": {"estimates", "stats", "claims"},
+    "figures": {"stats", "claims"},
     "report": {"tables", "figures", "estimates"},
 }
 
