@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from atkd import universe, world
+from atkd import world
+from atkd.files import InputError
 
 GOLDEN = Path(__file__).parent / "golden" / "world.txt"
 SMALL = {"pretrain": 300, "train": 400, "items": 20, "understanding_items": 21}
@@ -77,108 +76,30 @@ def test_a_dozen_trained_skills_and_unseen_families() -> None:
     assert len({row["skill"] for row in WORLD.tasks["unseen"]}) >= 2
 
 
-def test_no_evaluation_item_in_training() -> None:
-    asked = {(row["instruction"], row["input"]) for row in WORLD.train}
-    keys = {key for row in WORLD.train for key in row["keys"]}
-    for row in OPEN:
-        assert (row["instruction"], row["input"]) not in asked
-        assert not set(row["keys"]) <= keys
-    assert not {row["instruction"] for row in WORLD.tasks["koala"]} & {i for i, _ in asked}
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"peple": 3}, r"data\.settings\.peple: found unknown key; expected one of people, "),
+        ({"people": 1}, r"people: found 1; expected an integer from 4 to 32"),
+        ({"items": 8.0}, r"items: found 8\.0; expected an integer"),
+        ({"train": True}, r"train: found True; expected an integer"),
+        ({"held_out": "half"}, r"held_out: found 'half'; expected a number from 0 to 0\.5"),
+        ({"exam_share": math.nan}, r"exam_share: found nan; expected a number"),
+        ({"items": 5000}, r"items: found only \d+ different \w+ rows of 5000; expected fewer"),
+        ({"subtask_items": 900}, r"subtask_items: found only \d+ different exam rows of 903"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        world.generate(SMALL | settings)
 
 
-def test_no_exam_item_in_pretraining() -> None:
-    text = "\n".join(row["text"] for row in WORLD.pretrain)
-    for row in WORLD.tasks["drop"]:
-        assert f"{row['passage']} {row['question']}" not in text
-    for row in WORLD.tasks["bbh"]:
-        assert f"\n{row['input']}\nAnswer" not in f"\n{text}"
-
-
-def test_grammar_probabilities_sum_to_one() -> None:
-    item = {"grammar": "{a*3|a {b|c}|{a|} c} {d|}"}
-    texts = {world.sample(item, random.Random(seed)) for seed in range(500)}
-    total = sum(math.exp(world.log_probability(item, text)) for text in texts)
-    assert total == pytest.approx(1.0)
-
-
-def test_ambiguous_choices_add_up_and_match_frequencies() -> None:
-    item = {"grammar": "{a*3|a {b|c}|{a|} c} {d|}"}
-    rng, count = random.Random(0), 20000
-    drawn = Counter(world.sample(item, rng) for _ in range(count))
-    for text, seen in drawn.items():
-        assert seen / count == pytest.approx(math.exp(world.log_probability(item, text)), abs=0.012)
-
-
-@pytest.mark.parametrize("row", OPEN[::9], ids=lambda row: row["id"])
-def test_next_words_multiply_to_the_probability(row: dict) -> None:
-    total, words = 0.0, universe.split(row["output"])
-    for place in range(len(words) + 1):
-        following = world.next_words(row, universe.join(words[:place]))
-        assert sum(following.values()) == pytest.approx(1.0)
-        total += math.log(following[[*words, universe.END][place]])
-    assert total == pytest.approx(world.log_probability(row, row["output"]))
-
-
-def test_most_words_are_uncertain() -> None:
-    doubts = []
-    for row in WORLD.train[:200]:
-        words = universe.split(row["output"])
-        for place, word in enumerate([*words, universe.END]):
-            doubts.append(1 - world.next_words(row, universe.join(words[:place]))[word])
-    assert sum(doubt > 0.05 for doubt in doubts) > len(doubts) / 2
-
-
-def test_outside_the_grammar() -> None:
-    assert world.log_probability(OPEN[0], "no such words") == -math.inf
-    assert world.next_words(OPEN[0], "no such words") == {}
-
-
-@pytest.mark.parametrize("row", [*OPEN, *WORLD.train[:100]], ids=lambda row: row["id"])
-def test_every_wording_of_the_truth_is_right(row: dict) -> None:
-    for seed in range(3):
-        grade = world.grade(row, world.sample(row, random.Random(seed)))
-        assert grade.well_formed and not grade.wrong and not grade.omitted
-
-
-def test_grade_tells_wrong_from_omitted() -> None:
-    facts = [["Mia", "job", "baker"], ["Mia", "town", "Rome"]]
-    item = {"facts": facts, "grammar": "Mia is a <job=baker> in <town=Rome> ."}
-    grade = world.grade(item, "Mia is a singer.")
-    assert grade.wrong == (("Mia", "job", "baker"),)
-    assert grade.omitted == (("Mia", "town", "Rome"),) and not grade.well_formed
-    assert world.grade(item, "Mia is a singer in Rome.").well_formed
-    assert len(world.grade(item, "In Rome one knows Mia, not a singer but a baker").right) == 2
-
-
-def test_grade_does_not_reward_naming_every_value() -> None:
-    item = {"facts": [["Mia", "job", "baker"]], "grammar": "a <job=baker> ."}
-    assert world.grade(item, "baker, singer, guard").wrong
-
-
-def test_grade_keeps_two_subjects_apart() -> None:
-    item = {"facts": [["Mia", "age", "30"], ["Tom", "age", "40"]], "grammar": "no"}
-    assert not world.grade(item, "Mia is 40 and Tom is 30").right
-    assert len(world.grade(item, "Tom is 40, Mia is 30").right) == 2
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.sampled_from(OPEN), st.one_of(
-    st.text(max_size=60),
-    st.lists(st.sampled_from([*universe.VALUES["item"], *universe.PRONOUN, "not", "12", ",",
-                              "younger", "older", "Rome", "yes", universe.END]))
-    .map(" ".join),
-))  # fmt: skip
-def test_grade_never_fails_and_covers_every_fact(row: dict, answer: str) -> None:
-    grade = world.grade(row, answer)
-    found = Counter([*grade.right, *grade.wrong, *grade.omitted])
-    assert found == Counter(tuple(fact) for fact in row["facts"])
-
-
-def test_unknown_setting_and_impossible_size() -> None:
-    with pytest.raises(ValueError, match="unknown setting 'peple'"):
-        world.generate({"peple": 3})
-    with pytest.raises(ValueError, match="different"):
-        world.generate(SMALL | {"items": 5000})
+@pytest.mark.parametrize(("people", "towns", "things"), [(4, 2, 2), (32, 8, 10)])
+@pytest.mark.parametrize("held_out", [0, 0.5])
+def test_extreme_sizes_work(people: int, towns: int, things: int, held_out: float) -> None:
+    size = {"people": people, "towns": towns, "things": things, "held_out": held_out}
+    made = world.generate({"pretrain": 50, "train": 50, "items": 8} | size)
+    assert len(made.universe.people) == people and len(made.train) == 50
 
 
 def golden_text() -> str:

@@ -1,6 +1,9 @@
+WORLD_PARTS = ("universe", "grammar", "wording", "exams", "skills", "grading")
+
+
 rule data:
     input:
-        code=code("data", "sources", "world", "universe"),
+        code=code("data", "sources", "world", *WORLD_PARTS),
     output:
         manifest="<results>/data/manifest.json",
         train="<results>/data/train.jsonl",
