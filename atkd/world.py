@@ -5,14 +5,18 @@
 valid answers with their probabilities), so `sample`, `log_probability`, `next_words` and `grade`
 need the row alone. References of evaluation rows are samples, not the likeliest wording: bits per
 byte then estimate the true cross-entropy, and copying one wording is not rewarded.
+`python -m atkd.world --show 5` prints items with the probabilities and grades of some answers.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from atkd.exams import (
@@ -25,7 +29,7 @@ from atkd.exams import (
     question,
     reading,
 )
-from atkd.files import InputError
+from atkd.files import InputError, cli
 from atkd.grading import Grade, grade
 from atkd.grammar import log_probability, next_words, sample
 from atkd.skills import Maker
@@ -251,3 +255,27 @@ def scarce(setting: str, found: int, wanted: int, what: str) -> InputError:
         f"data.settings.{setting}: found only {found} different {what} rows of {wanted}; "
         "expected fewer, or more people, towns and things"
     )
+
+
+def main() -> None:
+    """Shows items; of open-ended ones the reference, another wording and another item's answer."""
+    parser = argparse.ArgumentParser(description="Shows items of the embedded world.")
+    parser.add_argument("--seed", type=int, default=1, help="of the world (1)")
+    parser.add_argument("--show", type=int, default=3, help="items of every task (3)")
+    given = parser.parse_args()
+    for task, rows in generate({"pretrain": 1, "train": 1}, given.seed).tasks.items():
+        print(f"== {task}")
+        if task not in GENERATION:
+            print((mmlu_text if task == "mmlu" else plain_text)(rows[: given.show]))
+            continue
+        for row, after in list(pairwise(rows))[: given.show]:
+            print(f"{row['instruction']} {row['input']}")
+            wording = sample(row, random.Random(given.seed))
+            for answer in (row["output"], wording, after["output"]):
+                chance, found = math.exp(log_probability(row, answer)), grade(row, answer)
+                counts = f"{len(found.right)} right, {len(found.wrong)} wrong"
+                print(f"  p={chance:.2g}, {counts}, {len(found.omitted)} omitted: {answer}")
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -102,6 +102,16 @@ def test_extreme_sizes_work(people: int, towns: int, things: int, held_out: floa
     assert len(made.universe.people) == people and len(made.train) == 50
 
 
+def test_command_shows_items(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["world", "--show", "1"])
+    world.main()
+    shown = capsys.readouterr().out
+    assert all(f"== {task}\n" in shown for task in WORLD.tasks)
+    assert " 0 wrong, 0 omitted: " in shown and "p=0, " in shown
+
+
 def golden_text() -> str:
     """A few rows of each part, as JSON lines."""
     rows = [*WORLD.pretrain[:4], *WORLD.train[:4]]
