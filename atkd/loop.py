@@ -12,11 +12,12 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from atkd.files import InputError, read_json, write_json
-from atkd.models import hidden_states, project
+from atkd.models import hidden_states
 from atkd.sequences import Batch, Order, Sequences, collate
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ class Objective(Protocol):
     ) -> list[Any]:
         """Weights of each micro-batch's tokens within the step."""
 
-    def loss(self, logits_NV: Tensor, batch: Batch, signal: Any, weights: Any) -> Tensor:
-        """This micro-batch's part of the step's sum."""
+    def loss(
+        self, model: Any, hidden_Nd: Tensor, batch: Batch, signal: Any, weights: Any
+    ) -> Tensor:
+        """This micro-batch's part of the step's sum, from hidden states at supervised positions."""
 
 
-def wrap(model: Any, vocabulary: int) -> torch.nn.Module:
+def wrap(model: Any) -> torch.nn.Module:
     """A module whose forward ends in the loss, so that DDP and FSDP see every parameter's use."""
     import torch
 
@@ -49,10 +52,10 @@ def wrap(model: Any, vocabulary: int) -> torch.nn.Module:
             super().__init__()
             self.model = model
 
-        def forward(self, batch: Batch, criterion: Callable[[Tensor], Tensor]) -> Tensor:
+        def forward(self, batch: Batch, criterion: Callable[[Any, Tensor], Tensor]) -> Tensor:
             hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
             hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
-            return criterion(project(self.model, hidden_Nd, vocabulary))
+            return criterion(self.model, hidden_Nd)
 
     return Supervised()
 
@@ -89,7 +92,7 @@ class Loop:
     """State of one training: model, optimiser, schedule, step; saved and resumed as a whole."""
 
     def __init__(
-        self, run: Accelerator, model: Any, vocabulary: int, settings: Mapping[str, Any], steps: int
+        self, run: Accelerator, model: Any, settings: Mapping[str, Any], steps: int
     ) -> None:
         import torch
         from transformers import get_cosine_schedule_with_warmup
@@ -105,7 +108,7 @@ class Loop:
             weight_decay=settings["weight_decay"],
         )
         warmup = math.ceil(settings["warmup_ratio"] * steps)
-        self.module, self.optimiser = run.prepare(wrap(model, vocabulary), optimiser)
+        self.module, self.optimiser = run.prepare(wrap(model), optimiser)
         self.schedule = get_cosine_schedule_with_warmup(optimiser, warmup, steps)
         run.register_for_checkpointing(self.schedule)
         self.module.train()
@@ -121,16 +124,11 @@ class Loop:
         ):
             last = number == len(micro_batches) - 1
 
-            def criterion(
-                logits: Tensor, batch: Any = batch, signal: Any = signal, weight: Any = weight
-            ) -> Tensor:
-                return objective.loss(logits, batch, signal, weight)
-
+            criterion = partial(objective.loss, batch=batch, signal=signal, weights=weight)
             with self._sync(last):
                 loss = self.module(batch, criterion)
-                self.run.backward(
-                    loss * self.run.num_processes
-                )  # DDP averages, the step's loss is a sum
+                # DDP averages gradients over processes, but the step's loss is a sum.
+                self.run.backward(loss * self.run.num_processes)
             total += loss.detach().item()
             count += int(batch.supervised_BS.sum())
         norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings["clip"]).item()

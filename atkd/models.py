@@ -197,13 +197,17 @@ def hidden_states(
     return output.last_hidden_state
 
 
+def head_rows(model: PreTrainedModel, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The head's weight [V, d] and bias [V] (or None) for the tokenizer's ids alone."""
+    layer = head(model)
+    return layer.weight[:vocabulary], None if layer.bias is None else layer.bias[:vocabulary]
+
+
 def project(model: PreTrainedModel, hidden_Nd: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """Logits over the tokenizer's ids alone [N, V]."""
     import torch
 
-    layer = head(model)
-    bias = None if layer.bias is None else layer.bias[:vocabulary]
-    return torch.nn.functional.linear(hidden_Nd, layer.weight[:vocabulary], bias)
+    return torch.nn.functional.linear(hidden_Nd, *head_rows(model, vocabulary))
 
 
 def check_head(model: PreTrainedModel, vocabulary: int) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.files import InputError, cli, folder_lock, read_json, sha256
-from atkd.objectives import METHODS, Weights, token_weights, uncertainty, weighted_loss
+from atkd.fused import Head, fused_uncertainty, weighted_fused_loss
+from atkd.objectives import METHODS, Weights, token_weights
 from atkd.provenance import Stage, settings_hash
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ class LiveTeacher:
     """A teacher that runs beside the student."""
 
     def __init__(self, model: Any, vocabulary: int) -> None:
-        self.model, self.vocabulary = model, vocabulary
+        from atkd.models import head_rows
+
+        self.model, self.head = model, Head(*head_rows(model, vocabulary))
 
     def signal(self, batch: Batch) -> Signal:
         """Hidden states and uncertainty at the supervised positions."""
@@ -49,25 +52,21 @@ class LiveTeacher:
         with torch.no_grad():
             hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
             hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
-            return Signal(hidden_Nd, uncertainty(self.logits(hidden_Nd), batch.targets_N))
-
-    def logits(self, hidden_Nd: Tensor) -> Tensor:
-        """The teacher's logits over the tokenizer's ids [N, V]."""
-        import torch
-
-        from atkd.models import project
-
-        with torch.no_grad():
-            return project(self.model, hidden_Nd, self.vocabulary)
+        return Signal(hidden_Nd, fused_uncertainty(hidden_Nd, self.head, batch.targets_N))
 
 
 class Distillation:
     """A method's objective: divergence and settings from its row, teacher live (or none)."""
 
     def __init__(
-        self, divergence: str, settings: Mapping[str, Any], teacher: LiveTeacher | None
+        self,
+        divergence: str,
+        settings: Mapping[str, Any],
+        teacher: LiveTeacher | None,
+        vocabulary: int,
     ) -> None:
         self.divergence, self.settings, self.teacher = divergence, settings, teacher
+        self.vocabulary = vocabulary
         self.medians: list[float] = []
 
     def signal(self, batch: Batch) -> Signal:
@@ -106,11 +105,19 @@ class Distillation:
             return {}
         return {"median_uncertainty": round(sum(self.medians) / len(self.medians), 6)}
 
-    def loss(self, logits_NV: Tensor, batch: Batch, signal: Signal, weights: Weights) -> Tensor:
+    def loss(
+        self, model: Any, hidden_Nd: Tensor, batch: Batch, signal: Signal, weights: Weights
+    ) -> Tensor:
         """This micro-batch's part of the step's loss."""
-        teacher_NV = None if self.teacher is None else self.teacher.logits(signal.hidden_Nd)
-        return weighted_loss(
-            self.divergence, logits_NV, teacher_NV, batch.targets_N, weights, self.settings
+        from atkd.models import head_rows
+
+        student, teacher = (
+            Head(*head_rows(model, self.vocabulary)),
+            self.teacher and self.teacher.head,
+        )
+        ours, theirs = (hidden_Nd, student), (signal.hidden_Nd, teacher)
+        return weighted_fused_loss(
+            self.divergence, *ours, *theirs, batch.targets_N, weights, self.settings
         )
 
 
@@ -168,15 +175,19 @@ def read_sequences(args: argparse.Namespace, settings: Mapping[str, Any], tokeni
 
 
 def objective(
-    args: argparse.Namespace, settings: Mapping[str, Any], teacher: LiveTeacher | None
+    args: argparse.Namespace,
+    settings: Mapping[str, Any],
+    teacher: LiveTeacher | None,
+    vocabulary: int,
 ) -> Distillation:
     """Cross-entropy for bases and teachers, the method's row for students."""
     if args.role != "student":
-        return Distillation("cross_entropy", {}, None)
+        return Distillation("cross_entropy", {}, None, vocabulary)
     row = METHODS[args.method]
     if row.needs_teacher and teacher is None:
         raise InputError(f"--teacher: missing; method {args.method!r} needs one")
-    return Distillation(row.divergence, {**row.settings, **settings["method"]}, teacher)
+    chosen = {**row.settings, **settings["method"]}
+    return Distillation(row.divergence, chosen, teacher, vocabulary)
 
 
 def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None:
@@ -200,8 +211,9 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
             [len(ids) for ids in data.ids], _batch_size(settings["training"], run), args.seed
         )
         steps = loops.step_count(settings["training"], order.per_epoch)
-        aim = objective(args, settings, open_teacher(args, settings, str(run.device), tokenizer))
-        state = loops.Loop(run, model, len(tokenizer), settings["training"], steps)
+        teacher = open_teacher(args, settings, str(run.device), tokenizer)
+        aim = objective(args, settings, teacher, len(tokenizer))
+        state = loops.Loop(run, model, settings["training"], steps)
         stage.ready()
         pad = tokenizer.pad_token_id
         facts |= loops.fit(state, aim, data, order, pad, output / "work", name) | aim.facts()
