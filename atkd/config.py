@@ -273,3 +273,28 @@ def data_root(config: Mapping[str, Any]) -> str:
             "environment variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
         )
     return root
+
+
+def reference() -> str:
+    """Every key of the schema in Markdown: name, meaning, default (config/README.md holds it)."""
+    groups = {name: _keys(node) for name, node in schema()["$defs"].items()}
+    return _keys(schema()) + "".join(f"\n### {name}\n\n{keys}" for name, keys in groups.items())
+
+
+def _keys(node: Mapping[str, Any], path: str = "") -> str:
+    lines = ""
+    for name, child in node.get("properties", {}).items():
+        *above, target = child.get("$ref", "").removeprefix("#/$defs/").split("/")
+        if above:  # one key of another group
+            child, target = schema()["$defs"][above[0]]["properties"][target] | child, ""
+        facts = [child.get("description", "").rstrip("."), target and f"Keys: {target}"]
+        facts.append("enum" in child and f"One of {', '.join(map(str, child['enum']))}")
+        facts.append("default" in child and f"Default `{json.dumps(child['default'])}`")
+        lines += f"- `{path}{name}`: {' '.join(f'{fact}.' for fact in facts if fact)}\n"
+        for suffix, inner in (
+            (".", child),
+            ("[].", child.get("items")),
+            (".<name>.", child.get("additionalProperties")),
+        ):
+            lines += _keys(inner, f"{path}{name}{suffix}") if isinstance(inner, dict) else ""
+    return lines

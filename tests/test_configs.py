@@ -1,0 +1,155 @@
+"""The lab and paper configurations, their reference, and what the README shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Snakemake
+
+from atkd import config as grid
+from atkd import data
+from atkd.files import InputError
+from atkd.objectives import METHODS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+REAL = {"opt": (50265, 50272), "pythia": (50277, 50304), "llama": (32000, 32000)}
+
+
+def read(name: str) -> dict[str, Any]:
+    text = (ROOT / f"config/{name}.yaml").read_text(encoding="utf-8")
+    return grid.checked(yaml.safe_load(text), METHODS)
+
+
+@pytest.fixture
+def root() -> Path:
+    if not os.environ.get("ATKD_DATA"):
+        pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
+    return Path(os.environ["ATKD_DATA"]).resolve()
+
+
+def test_lab_covers_the_families_and_tasks() -> None:
+    lab = read("lab")
+    assert {pair["family"] for pair in lab["pairs"]} == set(REAL)
+    assert set(lab["tasks"]) == set(data.TASKS) and not lab["extra_tasks"]
+    for family, (ids, rows) in REAL.items():
+        for model in lab["families"][family]["models"].values():
+            assert model["build"].get("rows", ids) == rows
+
+
+def test_lab_dry_run(checkout: Path, snakemake: Snakemake, tmp_path: Path) -> None:
+    lab = ("-n", "--configfile", "config/lab.yaml")
+    done = snakemake(checkout, *lab)
+    assert done.returncode and "config key data_root: missing" in done.stdout
+    done = snakemake(checkout, *lab, "--config", f"data_root={tmp_path}")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^student +9$", done.stdout, re.M)
+
+
+def test_lab_tokenizers_are_the_real_ones(root: Path) -> None:
+    from atkd import tokens
+
+    for family, (ids, _) in REAL.items():
+        files = read("lab")["families"][family]["tokenizer"]["files"]
+        assert len(tokens.open_tokenizer({"files": str(root / files)}, family)) == ids
+
+
+def test_lab_data(root: Path, tmp_path: Path) -> None:
+    settings = read("lab")["data"]["settings"] | {"root": str(root / "data")}
+    manifest = data.prepare("local", settings, 1, tmp_path)
+    assert manifest["files"]["train.jsonl"]["rows"] == settings["limits"]["train"]
+    assert any("not Alpaca-GPT4" in note for note in manifest["notes"])
+
+
+def test_paper_is_the_papers_setting() -> None:
+    paper = read("paper")
+    assert [(p["student"], p["teacher"]) for p in paper["pairs"]] == [
+        ("125m", "1.3b"),
+        ("125m", "2.7b"),
+        ("125m", "6.7b"),
+        ("410m", "1.4b"),
+        ("410m", "2.8b"),
+        ("68m", "1.1b"),
+        ("68m", "7b"),
+    ]
+    for role in ("teacher", "student"):
+        said = {"epochs": 3, "learning_rate": 2e-5, "warmup_ratio": 0.03, "max_length": 512}
+        said |= {"weight_decay": 0.0, "clip": 1.0, "batch_size": 16, "micro_batch_size": 8}
+        assert said.items() <= paper["training"][role].items()
+    assert paper["evaluation"]["context"] == 2048
+    assert paper["evaluation"]["max_new_tokens"] == {
+        "generation": 256, "mmlu": 2, "drop": 8, "bbh": 32,
+    }  # fmt: skip
+    assert set(paper["data"]["settings"]["tasks"]) == set(data.TASKS)
+    assert len(paper["data"]["settings"]["tasks"]["bbh"][0]["configs"]) == 27
+
+
+def test_paper_dry_run_asks_by_size(checkout: Path, snakemake: Snakemake) -> None:
+    done = snakemake(checkout, "-n", "--configfile", "config/paper.yaml")
+    assert done.returncode == 0, done.stdout
+    jobs = re.findall(r"^rule (teacher|student|evaluate):\n((?: {4}.*\n)+)", done.stdout, re.M)
+    asked = {
+        (rule, re.search(r"wildcards: (.*)", text)[1]): re.search(r"mem_mb=(\d+)", text)[1]
+        for rule, text in jobs
+    }
+    assert asked["teacher", "family=llama, size=7b, seed=0"] == "80000"
+    run = "family=llama, student=68m, teacher=7b, method=supervised_kd, seed=1"
+    assert asked["student", run] == "80000" and asked["evaluate", run] == "16000"
+
+
+def test_needs_are_the_largest_of_the_models() -> None:
+    paper = read("paper")
+    found = grid.needs(paper, "opt", ["125m", "6.7b"])
+    assert (found["memory_mb"], found["minutes"], found["gpus"]) == (80000, 1440, 1)
+    assert grid.needs(paper, "opt", ["125m"])["memory_mb"] == 16000
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "message"),
+    [
+        ("local", {"limts": {"train": 3}}, "unknown key 'limts' (did you mean 'limits'?)"),
+        ("local", {"train": "alpaca"}, 'data.settings.train: found "alpaca"; expected one of'),
+        ("local", {"limits": {"train": 0}}, "data.settings.limits.train: found 0"),
+        ("hub", {"train": [{"id": "some/set"}]}, "data.settings: 'tasks' is a required property"),
+    ],
+)
+def test_settings_of_a_source_are_checked(source: str, settings: dict, message: str) -> None:
+    lab = yaml.safe_load((ROOT / "config/lab.yaml").read_text(encoding="utf-8"))
+    lab["data"] = {"source": source, "settings": settings}
+    with pytest.raises(InputError, match=re.escape(message)):
+        grid.checked(lab, METHODS)
+
+
+def test_key_reference_is_up_to_date() -> None:
+    text = (ROOT / "config/README.md").read_text(encoding="utf-8")
+    assert text.endswith(grid.reference()), "rewrite the keys with atkd.config.reference()"
+
+
+def test_readme_example_of_the_loss() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    example = next(block for block in blocks if "atkd_loss" in block)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_names_files_that_exist() -> None:
+    text = README.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http|#)([^)]+)\)", text)
+    lost = [link for link in links if not (ROOT / link.partition("#")[0]).exists()]
+    # A frozen run is committed with its own change.
+    assert [link for link in lost if not link.startswith("results/reference/")] == []
+
+
+def test_citation_is_valid_yaml() -> None:
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert found["references"][0]["title"].startswith("Revisiting Knowledge Distillation")
+    assert len(found["references"][0]["authors"]) == 6
