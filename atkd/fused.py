@@ -36,7 +36,7 @@ class Head(NamedTuple):
 
 
 class Split(NamedTuple):
-    """The target taken out of a tile of logits: log p_g, log (1 - p_g), normaliser of the rest [n]."""
+    """The target taken out of a tile: log p_g, log (1 - p_g), normaliser of the rest, each [n]."""
 
     log_target_n: Tensor
     log_other_n: Tensor
@@ -83,7 +83,8 @@ def forward_split(s_nV: Tensor, t_nV: Tensor, index_n1: Tensor, weights: Weights
 def reverse_split(s_nV: Tensor, t_nV: Tensor, index_n1: Tensor, weights: Weights) -> Tensor:
     """The same with the student as first argument: KL(q^||p^) and the binary KL the other way.
 
-    At g: a G, G = q_g v (log(q_g / p_g) - log(v / u)). Elsewhere: q^_j (b (log(q^_j / p^_j) - DKD) - a G).
+    At g: a G, with G = q_g v (log(q_g / p_g) - log(v / u)).
+    Elsewhere: q^_j (b (log(q^_j / p^_j) - DKD) - a G).
     """
     a_n, b_n = weights
     q, p = take_target(s_nV, index_n1), take_target(t_nV, index_n1)
@@ -147,7 +148,7 @@ def cross_entropy(s_nV: Tensor, _: Any, index_n1: Tensor, weights: Weights) -> T
 
 
 def kernel_of(name: str, settings: Mapping[str, Any]) -> Callable[..., Tensor]:
-    """(student tile, teacher tile, targets [n, 1], weights) -> sum, gradient left in the student's."""
+    """(student tile, teacher tile, targets [n, 1], weights) -> sum; the gradient stays in s_nV."""
     if name == "cross_entropy":
         return cross_entropy
     if name == "forward_kl" or (name in SPLIT and not settings.get("reverse", False)):
@@ -179,7 +180,7 @@ def weighted_fused_loss(
     settings: Mapping[str, Any],
     tile: int = TILE,
 ) -> Tensor:
-    """`objectives.weighted_loss` without its logits: a scalar, differentiable in the student alone."""
+    """`objectives.weighted_loss` without its logits; differentiable in the student alone."""
     import torch
 
     kernel = kernel_of(name, settings)

@@ -78,7 +78,7 @@ def reverse_kl(student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
 
 
 def jsd(student_NV: Tensor, teacher_NV: Tensor, beta: float = 0.5) -> Tensor:
-    """Generalised Jensen-Shannon, beta KL(p||m) + (1 - beta) KL(q||m), m = beta p + (1 - beta) q [N].
+    """Jensen-Shannon, beta KL(p||m) + (1 - beta) KL(q||m) with m = beta p + (1 - beta) q [N].
 
     In [0, H(beta)] nats, for 0 < beta < 1 (GKD, Agarwal et al. 2024).
     """

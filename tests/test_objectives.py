@@ -228,7 +228,12 @@ def test_divergences_are_positive_and_zero_when_equal(
     n: int, v: int, seed: int, scale: float
 ) -> None:
     student, teacher, targets = make(n, v, seed, scale)
-    for name, most in (("forward_kl", None), ("reverse_kl", None), ("jsd", math.log(2)), ("tvd", 1)):
+    for name, most in (
+        ("forward_kl", None),
+        ("reverse_kl", None),
+        ("jsd", math.log(2)),
+        ("tvd", 1),
+    ):
         assert most is None or atkd.kd_loss(name, student, teacher, targets) <= most + 1e-12
         assert atkd.kd_loss(name, student, teacher, targets) >= -1e-12
         assert atkd.kd_loss(name, teacher, teacher, targets).abs() < 1e-12

@@ -3,7 +3,7 @@ rule base:
         check=rules.check.output,
         data=rules.data.output.pretrain,
         tokenizer=rules.tokenizer.output[0],
-        code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
+        code=code("train", "loop", "models", "objectives", "fused", "sequences", "tokens"),
     output:
         "<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
     log:
@@ -32,7 +32,7 @@ rule teacher:
         base="<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
         data=rules.data.output.train,
         tokenizer=rules.tokenizer.output[0],
-        code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
+        code=code("train", "loop", "models", "objectives", "fused", "sequences", "tokens"),
     output:
         "<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
     log:
@@ -63,7 +63,7 @@ rule student:
         teacher=teacher_of,
         data=rules.data.output.train,
         tokenizer=rules.tokenizer.output[0],
-        code=code("train", "loop", "models", "objectives", "sequences", "tokens"),
+        code=code("train", "loop", "models", "objectives", "fused", "sequences", "tokens"),
     output:
         "<results>/students/{family}/{student}/{teacher}/{method}/seed{seed}/manifest.json",
     log:
