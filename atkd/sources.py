@@ -35,7 +35,7 @@ def read_hub(entry: Row, notes: list[str]) -> Iterator[Placed]:
         for split in entry.get("splits", ["train"]):
             try:
                 rows = datasets.load_dataset(name, config, split=split, revision=revision)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loading script
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{name}: cannot be loaded at {revision} ({reason})") from None
             for index, row in enumerate(rows):

@@ -46,6 +46,8 @@ def open_tokenizer(source: dict[str, Any], family: str) -> Any:
         backend = _from_raw(Path(source["files"]), family)
     elif "hub" in source:
         revision = source.get("revision") or "main"
+        if revision == "main":
+            print(f"hub tokenizer {source['hub']}: revision main (unpinned)", flush=True)
         backend = _from_pretrained(source["hub"], family, revision=revision)
     else:
         found = ", ".join(source) or "nothing"

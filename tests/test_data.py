@@ -188,6 +188,20 @@ def test_hub_layout_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert rows[0]["question"] == "Q?" and rows[0]["answers"] == ["2", "2"]
 
 
+def test_pretrained_models_need_no_text(root: Path, tmp_path: Path) -> None:
+    entries = {"train": {"file": str(root / "data/alpaca_davinci003/train.jsonl.gz")}}
+    entries["tasks"] = {"drop": [{"file": str(root / "data/drop/dev.jsonl.gz")}]}
+    manifest = data.prepare("hub", entries, 1, tmp_path / "out")
+    assert manifest["files"]["pretrain.jsonl"]["rows"] == 0
+    with pytest.raises(InputError, match=r"data.settings.tasks: missing"):
+        data.prepare("hub", {"train": entries["train"]}, 1, tmp_path / "out")
+
+
+def test_rules_name_the_data_folder_itself(root: Path, tmp_path: Path) -> None:
+    manifest = data.prepare("local", {"root": str(root / "data")}, 1, tmp_path / "out")
+    assert manifest["files"]["train.jsonl"]["rows"] == 20
+
+
 class Ranged(http.server.SimpleHTTPRequestHandler):
     """Serves files, from an offset where asked; keeps what was asked."""
 
