@@ -32,10 +32,10 @@ def question(
 ) -> Row:
     """A question of an exam subject on a fact whose key is wanted."""
     if subject == "numbers":
-        return larger(rng) | {"about": []}
+        return larger(rng)
     if subject == "words":
         word = rng.choice(VALUES["opposite"])
-        fact, about = (word, "opposite", OPPOSITES[word]), []
+        fact = (word, "opposite", OPPOSITES[word])
         text = f"What is the opposite of {word}?"
     else:
         names = [
@@ -44,13 +44,12 @@ def question(
             for relation in sorted(SUBJECTS[subject] & set(universe.facts[key]))
             if wanted(f"{key}.{relation}")
         ]
-        key, relation = rng.choice(names)
-        fact, about = universe.fact(key, relation), [f"{key}.{relation}"]
+        fact = universe.fact(*rng.choice(names))
         text = f"What is the {fact[1]} of {called(fact[0])}?"
     choices = [fact[2], *other(rng, fact, 3)]
     rng.shuffle(choices)
     row = {"subject": subject, "question": text, "choices": choices}
-    return row | {"answer": choices.index(fact[2]), "about": about}
+    return row | {"answer": choices.index(fact[2])}
 
 
 def larger(rng: random.Random) -> Row:
@@ -69,7 +68,7 @@ def reading(rng: random.Random) -> Row:
     text = passage(facts, rng)
     asked = rng.choice(facts)
     question = f"What is the {shared} of {asked[0]}?"
-    return {"passage": text, "question": question, "answers": [asked[2]], "relation": shared}
+    return {"passage": text, "question": question, "answers": [asked[2]]}
 
 
 def puzzle(rng: random.Random, task: str) -> Row:

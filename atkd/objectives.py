@@ -105,8 +105,8 @@ def easy_tokens(uncertainty_M: Tensor, hard_fraction: float = 0.5, split: str = 
 
     `median`: easy if u is strictly below the value at position floor((1 - k)(M - 1)) of the
     ascending u (k = 0.5: the lower median, as in the official code). `topk`: the round(k M) most
-    uncertain are hard, and a tie at the border is hard as a whole. `inverse` exchanges easy and hard
-    of `median`: a control of the mechanism.
+    uncertain are hard, and a tie at the border is hard as a whole. `inverse` exchanges easy and
+    hard of `median`: a control of the mechanism.
     """
     ordered_M, count = uncertainty_M.sort().values, uncertainty_M.numel()
     if split == "inverse":

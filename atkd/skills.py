@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from atkd.exams import SUBJECTS, SUBTASKS, exam_key, puzzle, question, reading
 from atkd.grammar import sample
 from atkd.universe import (
     GUESTS,
@@ -223,27 +222,6 @@ class Maker:
         facts = [self.universe.fact(one, names[0]), self.universe.fact(two, names[1])]
         slots = {"s": one, "r": names[0], "t": two, "q": names[1]}
         return self._row("then", facts, apart(facts), **slots)
-
-    def _letter(self) -> Row:
-        row = question(self.universe, self.rng, self.rng.choice(list(SUBJECTS)), lambda key: True)
-        lines = [f"{name}. {text}" for name, text in zip("ABCD", row["choices"], strict=True)]
-        fact = ("text", "letter", "ABCD"[row["answer"]])
-        answer = f"<letter={fact[2]}>"
-        made = self._row("letter", [fact], answer, " ".join(lines), q=row["question"])
-        return made | {"keys": [exam_key(row), *row["about"]]}
-
-    def _short(self) -> Row:
-        row = reading(self.rng)
-        fact = ("text", row["relation"], row["answers"][0])
-        answer = f"<{fact[1]}={fact[2]}>"
-        made = self._row("short", [fact], answer, row["passage"], q=row["question"])
-        return made | {"keys": [exam_key(row)]}
-
-    def _solve(self) -> Row:
-        row = puzzle(self.rng, self.rng.choice(SUBTASKS))
-        fact = ("text", "answer", row["target"])
-        made = self._row("solve", [fact], f"<answer={fact[2]}>", row["input"])
-        return made | {"keys": [exam_key(row)]}
 
     def _gift(self) -> Row:
         fact = self.universe.fact(self.rng.choice(self.universe.people), "food")

@@ -24,8 +24,8 @@ GUESTS = {"Jane": "she", "Ruth": "she", "Vera": "she", "Bill": "he", "Fred": "he
 PRONOUN = dict.fromkeys(SHE, "she") | dict.fromkeys(HE, "he") | GUESTS
 NUMBER_WORDS = words("zero one two three four five six seven eight nine ten eleven twelve")
 OPPOSITES = {
-    "hot": "cold", "tall": "short", "early": "late", "rich": "poor", "light": "heavy",
-    "wet": "dry", "clean": "dirty", "open": "closed", "full": "empty", "strong": "weak",
+    "hot": "cold", "tall": "short", "sweet": "sour", "rich": "poor", "light": "heavy",
+    "wet": "dry", "clean": "dirty", "deep": "shallow", "high": "low", "strong": "weak",
     "fast": "slow", "near": "distant", "soft": "hard", "loud": "silent", "first": "last",
     "happy": "sad",
 }  # fmt: skip
@@ -46,9 +46,8 @@ VALUES: dict[str, list[str]] = {
     "older": [*SHE, *HE, *GUESTS],
     "item": words("lamp cup bell chair table box clock ring book coat"),
     "opposite": list(OPPOSITES),
-    "letter": list("ABCD"),
 }
-# Relations a puzzle finds the value of; with numbers, things and truth its answers.
+# Relations a puzzle finds the value of.
 PUZZLED = ("pet", "food", "color", "job")
 NUMERIC = ("age", "price", "count", "number")
 PEOPLE_RELATIONS = ("job", "town", "age", "pet", "food", "hobby", "friend")
@@ -61,8 +60,6 @@ def kind(relation: str) -> frozenset[str]:
     """Lower-case words that may stand as a value of `relation`."""
     if relation in NUMERIC:
         return frozenset([*map(str, range(1000)), *NUMBER_WORDS])
-    if relation == "answer":
-        return frozenset(("true", "false")).union(*map(kind, ("number", "item", *PUZZLED)))
     return frozenset(value.lower() for value in VALUES[relation])
 
 

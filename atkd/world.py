@@ -169,9 +169,7 @@ class Builder:
         return [{"id": f"mmlu-{i}"} | row for i, row in enumerate(rows)]
 
     def _question(self, rng: random.Random, subject: str, held: bool) -> Row:
-        row = question(self.universe, rng, subject, lambda key: (key in self.held) == held)
-        del row["about"]
-        return row
+        return question(self.universe, rng, subject, lambda key: (key in self.held) == held)
 
     def _distinct(self, make: Callable[[], Row], count: int, setting: str) -> list[Row]:
         rows: list[Row] = []
@@ -189,8 +187,6 @@ class Builder:
         rng = self._rng("drop")
         count = self.settings["understanding_items"] + 3
         rows = self._distinct(partial(reading, rng), count, "understanding_items")
-        for row in rows:
-            del row["relation"]
         return [{"id": f"drop-{i}"} | row for i, row in enumerate(rows)]
 
     def _bbh(self) -> list[Row]:
