@@ -203,7 +203,7 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
     model = starting_model(args, settings, tokenizer)
     models.check_head(model, len(tokenizer))
     facts: dict[str, Any] = {"device": device, "parameters": model.num_parameters()}
-    output, run = Path(args.output), None
+    output = Path(args.output)
     if args.role != "base" or "build" in settings["source"]:
         run = loops.accelerator(device, settings["compute"]["precision"])
         data = read_sequences(args, settings, tokenizer)
@@ -218,7 +218,7 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
         pad = tokenizer.pad_token_id
         facts |= loops.fit(state, aim, data, order, pad, output / "work", name) | aim.facts()
         facts |= {"samples": len(data), "too_long": data.too_long, "epoch_steps": order.per_epoch}
-    if run is None or run.is_main_process:
+    if first_process():
         _finish(stage, model, tokenizer, output, name, facts)
 
 
@@ -249,13 +249,18 @@ def _batch_size(training: Mapping[str, Any], run: Any) -> int:
     return size
 
 
+def first_process() -> bool:
+    """Whether this is the one process of a training that writes files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def only_trainer(folder: str) -> contextlib.AbstractContextManager[None]:
     """The folder's lock, taken by the first of several processes of one training.
 
     A single process waits for a training that still runs in the folder. Several do not, since the
     others would wait for the first in a collective and time out.
     """
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not first_process():
         return contextlib.nullcontext()
     return folder_lock(folder, wait=int(os.environ.get("WORLD_SIZE", "1")) == 1)
 
