@@ -144,9 +144,7 @@ def test_readme_example_of_the_loss() -> None:
 def test_readme_names_files_that_exist() -> None:
     text = README.read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http|#)([^)]+)\)", text)
-    lost = [link for link in links if not (ROOT / link.partition("#")[0]).exists()]
-    # A frozen run is committed with its own change.
-    assert [link for link in lost if not link.startswith("results/reference/")] == []
+    assert [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []
 
 
 def test_citation_is_valid_yaml() -> None:
