@@ -162,9 +162,11 @@ def _open(place: str, options: Mapping[str, Any], dtype: str) -> PreTrainedModel
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        place, dtype=getattr(torch, dtype), trust_remote_code=False, **options
-    )
+    options = {"dtype": getattr(torch, dtype), "trust_remote_code": False, **options}
+    model, report = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"model {place}: {len(missing)} parameters missing, first {missing[0]}")
     check_loaded(model, place)
     return model
 

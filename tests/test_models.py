@@ -74,3 +74,47 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="torch sees no GPU"):
             models.pick_device("cuda")
+
+
+def binary_folder(tokenizer: Any, folder: Path, weights: Any) -> dict[str, str]:
+    """A model folder in the old layout: a pickle of tensors instead of safetensors."""
+    import torch
+
+    model = models.build("pythia", shape(), tokenizer, 32, 1)
+    model.config.save_pretrained(folder)
+    torch.save(weights(model), folder / "pytorch_model.bin")
+    return {"folder": str(folder)}
+
+
+def test_other_formats_are_converted_to_safetensors_once(tokenizer: Any, tmp_path: Path) -> None:
+    source = binary_folder(tokenizer, tmp_path, lambda model: model.state_dict())
+    model = models.open_source(source, "pythia", tokenizer, 32, 1)
+    models.save(model, tokenizer, tmp_path / "base", "name")
+    built = models.build("pythia", shape(), tokenizer, 32, 1)
+    assert models.head(models.load(tmp_path / "base")).weight.equal(models.head(built).weight)
+    assert not list((tmp_path / "base").glob("*.bin"))
+
+
+class Code:
+    """A pickle that would run code when opened without care."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return print, ("code from a checkpoint ran",)
+
+
+def test_a_checkpoint_that_carries_code_is_not_run(
+    tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = binary_folder(tokenizer, tmp_path, lambda model: {"weight": Code()})
+    with pytest.raises(Exception, match="weights_only|Weights only|unsupported|Unsupported"):
+        models.open_source(source, "pythia", tokenizer, 32, 1)
+    assert "code from a checkpoint ran" not in capsys.readouterr().out
+
+
+def test_weights_that_are_missing_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+    def without_a_block(model: Any) -> dict[str, Any]:
+        return {k: v for k, v in model.state_dict().items() if "mlp" not in k}
+
+    source = binary_folder(tokenizer, tmp_path, without_a_block)
+    with pytest.raises(InputError, match="parameters missing, first"):
+        models.open_source(source, "pythia", tokenizer, 32, 1)

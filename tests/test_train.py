@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from atkd import loop, models, sequences, tokens, train
 from atkd.files import InputError, read_json, sha256, write_jsonl
@@ -174,6 +175,24 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     with pytest.raises(InputError, match=r"step \d+: loss is .*checkpoint is kept"):
         run(world, "opt", "student", tmp_path / "nan", knobs=knobs, **shared)
     assert not (tmp_path / "nan/manifest.json").exists()
+
+
+def test_bf16_autocast_stays_close_to_float32(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"method": "supervised_kd", "base": str(trained(world, "llama", "base"))}
+    shared |= {"teacher": str(trained(world, "llama", "teacher"))}
+    exact = run(world, "llama", "student", tmp_path / "float32", **shared)
+    monkeypatch.setitem(COMPUTE, "precision", "bf16")
+    AcceleratorState._reset_state(True)
+    rough = run(world, "llama", "student", tmp_path / "bf16", **shared)
+    AcceleratorState._reset_state(True)
+    first = [
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+        for folder in (exact, rough)
+    ]
+    assert first[0] != first[1] and first[1] == pytest.approx(first[0], rel=0.1)
+    assert models.load(rough).dtype.itemsize == 4  # master weights stay float32
 
 
 def test_another_tokenizer_is_refused(world: Path, tmp_path: Path) -> None:
