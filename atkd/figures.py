@@ -1,7 +1,6 @@
 """Tables' numbers -> figures: scaling plots per family and together, ATKD's gain per task.
 
-`python -m atkd.figures --tables tables --output figures` reads `estimates.csv` and
-`differences.csv`, writes each figure as .svg (same bytes every time), .png and a caption (.txt).
+Reads `estimates.csv`, `differences.csv`; writes .svg (the same bytes every time), .png, a caption.
 """
 
 from __future__ import annotations
@@ -23,18 +22,11 @@ STYLES |= {"imitkd": ("#009E73", "^"), "f_distill": ("#CC79A7", "D"), "gkd": ("#
 STYLES |= {"seqkd": ("#4D4D4D", "P"), "dkd": ("#56B4E9", "X")}
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 SETTINGS: dict[str, Any] = {
-    "svg.hashsalt": "atkd",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.linewidth": 0.7,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.labelcolor": "#333333",
-    "text.color": "#222222",
-}
+    "svg.hashsalt": "atkd", "font.family": "DejaVu Sans", "font.size": 8.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.7, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "axes.labelcolor": "#333333", "text.color": "#222222",
+}  # fmt: skip
 SETTINGS |= dict.fromkeys(["xtick.color", "ytick.color"], "#555555")
 
 
@@ -54,9 +46,8 @@ def style(method: str) -> dict[str, Any]:
     ours = method.endswith("_atkd")
     face = {"markerfacecolor": colour if ours else "white", "zorder": 4 if ours else 3}
     line = {"linestyle": "-" if ours else (0, (4, 2)), "linewidth": 1.9 if ours else 1.3}
-    return (
-        {"color": colour, "marker": marker, "markersize": 5.2, "markeredgewidth": 1.2} | face | line
-    )
+    mark = {"color": colour, "marker": marker, "markersize": 5.2, "markeredgewidth": 1.2}
+    return mark | face | line
 
 
 def scaling_panel(axes: Axes, part: pd.DataFrame) -> None:
@@ -110,12 +101,22 @@ def _level(axes: Axes, rows: pd.DataFrame, colour: str, dashes: Any) -> None:
     if low <= value <= high:
         axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.2, zorder=2)
         text = f"{name}\n{value:.1f}"
-        axes.text(1.02, value, text, transform=axes.get_yaxis_transform(), **spot)
+        axes.text(1.02, _free(axes, value), text, transform=axes.get_yaxis_transform(), **spot)
     else:
         below = value < low
         spot["va"] = "top" if below else "bottom"
         text = f"{name}\n{value:.1f} {'↓' if below else '↑'}"
         axes.text(1.02, 0.01 if below else 1.0, text, transform=axes.transAxes, **spot)
+
+
+def _free(axes: Axes, value: float) -> float:
+    """A height for a label beside the panel at `value`, above the labels that are there already."""
+    low, high = axes.get_ylim()
+    placed = (text for text in axes.texts if text.get_transform() != axes.transAxes)
+    taken = [text.get_position()[1] for text in placed]
+    while any(abs(value - height) < 0.11 * (high - low) for height in taken):
+        value += 0.02 * (high - low)
+    return value
 
 
 def _teachers(axes: Axes, rows: pd.DataFrame) -> None:
