@@ -10,6 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 _PUBLIC = dict.fromkeys(("atkd_loss", "kd_loss", "token_terms", "METHODS"), "atkd.objectives")
+_PUBLIC |= {"fused_kd_loss": "atkd.fused"}
 __all__ = [*_PUBLIC, "__version__"]
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.objectives import IGNORE, PURE, SPLIT, Weights, token_weights
+from atkd.objectives import IGNORE, SPLIT, check_name, split_divergence
+from atkd.weighting import Weights, token_weights
 
 if TYPE_CHECKING:
     import torch
@@ -62,13 +64,16 @@ def dot(left_nV: Tensor, right_nV: Tensor) -> Tensor:
     return (left_nV[:, None, :] @ right_nV[:, :, None])[:, 0, 0]
 
 
-def forward_split(s_nV: Tensor, t_nV: Tensor, index_n1: Tensor, weights: Weights) -> Tensor:
+def forward_split(
+    s_nV: Tensor, t_nV: Tensor, index_n1: Tensor, weights: Weights, whole: bool = False
+) -> Tensor:
     """Sum of a TKD + b DKD of a tile; leaves the gradient in the student's logits in `s_nV`.
 
-    At g: a (q_g - p_g). Elsewhere: (b - a (q_g - p_g)) q^_j - b p^_j.
+    At g: a (q_g - p_g). Elsewhere: (b - a (q_g - p_g)) q^_j - b p^_j. `whole`: b = a u, KL(p||q).
     """
     a_n, b_n = weights
     q, p = take_target(s_nV, index_n1), take_target(t_nV, index_n1)
+    b_n = a_n * p.log_other_n.exp() if whole else b_n
     log_q_nV, log_p_nV = normalised(s_nV, q, index_n1), normalised(t_nV, p, index_n1)
     p_nV = log_p_nV.exp().scatter_(1, index_n1, 0.0)
     diversity_n = dot(p_nV, log_p_nV) - dot(p_nV, log_q_nV)
@@ -151,9 +156,12 @@ def kernel_of(name: str, settings: Mapping[str, Any]) -> Callable[..., Tensor]:
     """(student tile, teacher tile, targets [n, 1], weights) -> sum; the gradient stays in s_nV."""
     if name == "cross_entropy":
         return cross_entropy
-    if name == "forward_kl" or (name in SPLIT and not settings.get("reverse", False)):
-        return forward_split
-    return reverse_split if name in SPLIT else pure(name, settings.get("beta", 0.5))
+    if name == "forward_kl":
+        return partial(forward_split, whole=True)
+    if name in SPLIT:
+        kernels = {"forward_kl": forward_split, "reverse_kl": reverse_split}
+        return kernels[split_divergence(settings)]
+    return pure(name, settings.get("beta", 0.5))
 
 
 def fused_uncertainty(hidden_Nd: Tensor, head: Head, targets_N: Tensor, tile: int = TILE) -> Tensor:
@@ -250,8 +258,7 @@ def fused_kd_loss(
     `uncertainty` [N], where known, saves a product; `vocab_size` cuts head rows beyond the
     tokenizer. ValueError with the shapes on a mismatch.
     """
-    if name not in PURE and name not in SPLIT:
-        raise ValueError(f"loss {name!r} is unknown; expected one of {[*PURE, *SPLIT]}")
+    check_name(name)
     student, teacher = (
         Head(weight[:vocab_size], None if bias is None else bias[:vocab_size])
         for weight, bias in ((student_head, student_bias), (teacher_head, teacher_bias))

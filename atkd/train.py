@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.files import InputError, cli, folder_lock, read_json, sha256
 from atkd.fused import Head, fused_uncertainty, weighted_fused_loss
-from atkd.objectives import METHODS, Weights, token_weights
+from atkd.objectives import METHODS
 from atkd.provenance import Stage, settings_hash
+from atkd.weighting import Weights, token_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -187,7 +188,7 @@ def objective(
     if row.needs_teacher and teacher is None:
         raise InputError(f"--teacher: missing; method {args.method!r} needs one")
     chosen = {**row.settings, **settings["method"]}
-    return Distillation(row.divergence, chosen, teacher, vocabulary)
+    return Distillation(row.loss, chosen, teacher, vocabulary)
 
 
 def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from atkd import kd_loss
+from atkd.divergences import uncertainty
 from atkd.fused import Head, fused_kd_loss, fused_uncertainty, weighted_fused_loss
-from atkd.objectives import Weights, uncertainty, weighted_loss
+from atkd.objectives import weighted_loss
+from atkd.weighting import Weights
 
 CASES = [
     ("forward_kl", {}),

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import atkd
 from atkd import objectives
+from atkd.divergences import uncertainty
+from atkd.weighting import Weights, easy_tokens, token_weights
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -152,29 +154,29 @@ def test_extreme_logits_stay_finite(name: str, scale: float) -> None:
 
 def test_uncertainty_survives_certainty() -> None:
     teacher = torch.tensor([[60.0, 0.0, 0.0]])
-    found = objectives.uncertainty(teacher, torch.tensor([0])).item()
+    found = uncertainty(teacher, torch.tensor([0])).item()
     assert found == pytest.approx(2 * math.exp(-60), rel=1e-5)
 
 
 def test_ties_and_the_median_are_hard() -> None:
     u = torch.tensor([0.1, 0.2, 0.2, 0.9])
-    assert objectives.easy_tokens(u).tolist() == [True, False, False, False]
-    assert objectives.easy_tokens(torch.full((5,), 0.3)).sum() == 0
-    assert objectives.easy_tokens(u, 0.5, "topk").tolist() == [True, False, False, False]
-    assert objectives.easy_tokens(u, 0.0, "topk").all()
-    assert objectives.easy_tokens(u, 0.5, "inverse").tolist() == [False, True, True, True]
+    assert easy_tokens(u).tolist() == [True, False, False, False]
+    assert easy_tokens(torch.full((5,), 0.3)).sum() == 0
+    assert easy_tokens(u, 0.5, "topk").tolist() == [True, False, False, False]
+    assert easy_tokens(u, 0.0, "topk").all()
+    assert easy_tokens(u, 0.5, "inverse").tolist() == [False, True, True, True]
 
 
 def test_pieces_add_up_to_the_whole() -> None:
     student, teacher, targets = make(20, 7)
-    weights = objectives.token_weights("atkd", objectives.uncertainty(teacher, targets), {})
+    weights = token_weights("atkd", uncertainty(teacher, targets), {})
     pieces = [
         objectives.weighted_loss(
             "atkd",
             student[s],
             teacher[s],
             targets[s],
-            objectives.Weights(*(w[s] for w in weights)),
+            Weights(*(w[s] for w in weights)),
             {},
         )
         for s in (slice(0, 3), slice(3, 20))

@@ -1,0 +1,99 @@
+"""What each token's terms weigh in a step's loss: plain means, DKD's factors, ATKD's two groups.
+
+Weights depend on the teacher alone and carry no gradient. Shape: M tokens, all of one scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLITS = ("median", "topk", "random", "inverse")
+
+
+class Weights(NamedTuple):
+    """What multiplies each token's terms in the step's sum.
+
+    `target_N` weighs the target term, or the whole divergence of a loss without a split;
+    `diversity_N` weighs the diversity term.
+    """
+
+    target_N: Tensor
+    diversity_N: Tensor
+
+
+def easy_tokens(uncertainty_M: Tensor, hard_fraction: float = 0.5, split: str = "median") -> Tensor:
+    """Which tokens of the split's scope are easy, bool [M].
+
+    `median`: easy if u is strictly below the value at position floor((1 - k)(M - 1)) of the
+    ascending u (k = 0.5: the lower median, as in the official code). `topk`: the round(k M) most
+    uncertain are hard, and a tie at the border is hard as a whole. `inverse` exchanges easy and
+    hard of `median`, and `random` takes noise [M] in place of u: controls of the mechanism.
+    """
+    ordered_M, count = uncertainty_M.sort().values, uncertainty_M.numel()
+    if split == "inverse":
+        return ~easy_tokens(uncertainty_M, hard_fraction, "median")
+    if split in ("median", "random"):
+        return uncertainty_M < ordered_M[int((1 - hard_fraction) * (count - 1))]
+    if split == "topk":
+        hard = round(hard_fraction * count)
+        border = ordered_M[count - hard] if hard else float("inf")
+        return uncertainty_M < border
+    raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+
+
+def token_weights(
+    name: str,
+    uncertainty_M: Tensor,
+    settings: Mapping[str, Any],
+    noise_M: Tensor | None = None,
+) -> Weights:
+    """Weights of all tokens of one scope.
+
+    `noise_M`, one number a token, is what the split `random` ranks; drawn from settings["seed"]
+    where it is missing. settings["threshold"], where given, replaces the rank (scope `corpus`).
+    """
+    share_M = uncertainty_M.new_ones(uncertainty_M.numel()) / max(uncertainty_M.numel(), 1)
+    if name == "dkd":
+        target_weight = settings.get("target_weight", 0.2)
+        return Weights(share_M * target_weight, share_M * settings.get("diversity_weight", 1.0))
+    if name != "atkd":
+        return Weights(share_M, share_M)
+    return _atkd_weights(uncertainty_M, settings, noise_M)
+
+
+def _atkd_weights(
+    uncertainty_M: Tensor, settings: Mapping[str, Any], noise_M: Tensor | None
+) -> Weights:
+    easy_weight = _fraction("easy_weight", settings.get("easy_weight", 0.2))
+    hard_fraction = _fraction("hard_fraction", settings.get("hard_fraction", 0.5))
+    if not uncertainty_M.numel():
+        return Weights(uncertainty_M, uncertainty_M)
+    split = settings.get("split", "median")
+    if settings.get("threshold") is not None:
+        easy_M = uncertainty_M < settings["threshold"]
+    elif split == "random":
+        noise_M = _noise(uncertainty_M, settings) if noise_M is None else noise_M
+        easy_M = easy_tokens(noise_M, hard_fraction, split)
+    else:
+        easy_M = easy_tokens(uncertainty_M, hard_fraction, split)
+    easy_M = easy_M.to(uncertainty_M.dtype)
+    hard_M = 1 - easy_M
+    target_M = hard_M * ((1 - easy_weight) / hard_M.sum().clamp(min=1))
+    return Weights(target_M, target_M + easy_M * (easy_weight / easy_M.sum().clamp(min=1)))
+
+
+def _noise(like_M: Tensor, settings: Mapping[str, Any]) -> Tensor:
+    import torch
+
+    source = torch.Generator().manual_seed(settings.get("seed", 0))
+    return torch.rand(like_M.numel(), generator=source).to(like_M.device)
+
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; expected a number in [0, 1]")
+    return value
