@@ -177,6 +177,23 @@ def fused_uncertainty(hidden_Nd: Tensor, head: Head, targets_N: Tensor, tile: in
     return torch.cat(found) if found else hidden_Nd.new_zeros(0)
 
 
+def fused_targets(
+    hidden_Nd: Tensor, head: Head, targets_N: Tensor, tile: int = TILE
+) -> tuple[Tensor, Tensor]:
+    """UNC = 1 - p_g [N] and the normaliser of all ids but the target [N], by one product."""
+    import torch
+
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(targets_N), tile):
+            logits_nV = head.logits(hidden_Nd[start : start + tile], torch.float32)
+            split = take_target(logits_nV, targets_N[start : start + tile, None])
+            found.append((split.log_other_n.exp(), split.rest_n))
+    if not found:
+        return hidden_Nd.new_zeros(0), hidden_Nd.new_zeros(0)
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
 def weighted_fused_loss(
     name: str,
     student_hidden_Nd: Tensor,
@@ -187,6 +204,8 @@ def weighted_fused_loss(
     weights: Weights,
     settings: Mapping[str, Any],
     tile: int = TILE,
+    uncertainty: Tensor | None = None,
+    log_normaliser: Tensor | None = None,
 ) -> Tensor:
     """`objectives.weighted_loss` without its logits; differentiable in the student alone."""
     import torch

@@ -58,6 +58,7 @@ def run(root: Path, family: str, role: str, output: Path, **extra: Any) -> Path:
     data = "pretrain" if role == "base" else "train"
     args = SimpleNamespace(
         role=role, run="test", seed=extra.pop("seed", 1), method=None, base=None, teacher=None,
+        cache=None, text=None,
         tokenizer=str(root / family / "tokenizer"), data=str(root / f"{data}.jsonl"),
         output=str(output),
     )  # fmt: skip
@@ -233,9 +234,10 @@ def test_batches_group_lengths_and_cover_every_sample_once() -> None:
 
 def test_labels_start_at_the_response_and_end_with_eos(world: Path) -> None:
     tokenizer = tokens.open_tokenizer({"folder": str(world / "opt/tokenizer")}, "opt")
-    data = sequences.ground_truth(str(world / "train.jsonl"), tokenizer, 64)
-    batch = sequences.collate(data, [0, 1], tokenizer.pad_token_id, "cpu")
-    ids = data.ids[0][data.prompt_lengths[0] :] + data.ids[1][data.prompt_lengths[1] :]
+    data = sequences.instructions(str(world / "train.jsonl"), tokenizer, 64)
+    batch = sequences.Fixed(data, tokenizer.pad_token_id, "cpu")(0, [0, 1])
+    one, two = data.samples[:2]
+    ids = one.ids[one.prompt :] + two.ids[two.prompt :]
     assert batch.targets_N.tolist() == ids and ids[-1] == tokenizer.eos_token_id
-    short = sequences.ground_truth(str(world / "train.jsonl"), tokenizer, len(data.ids[0]))
+    short = sequences.instructions(str(world / "train.jsonl"), tokenizer, len(one.ids))
     assert short.too_long + len(short) == 32
