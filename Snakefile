@@ -27,7 +27,8 @@ wildcard_constraints:
     size="[^/]+",
     student="[^/]+",
     teacher="[^/]+",
-    method="[a-z_]+",
+    method="[a-z_+]+",
+    sequences="ground_truth|teacher",
     seed="[0-9]+",
     task="[a-z_]+",
 

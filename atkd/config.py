@@ -130,7 +130,7 @@ def _check_methods(config: dict[str, Any], known: list[str]) -> None:
         ("method_settings", config["method_settings"]),
     ):
         for name in names:
-            if name not in known:
+            if name.partition("+")[0] not in known:
                 raise InputError(
                     f"config key {place}: unknown method {name!r}{_nearest(name, known)}"
                 )

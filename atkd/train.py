@@ -15,12 +15,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from atkd.files import InputError, cli, folder_lock, read_json, sha256
-from atkd.objectives import METHODS
 from atkd.provenance import Stage, settings_hash, versions
-from atkd.released import SWITCHES, touches
+from atkd.recipes import Recipe, recipe
 
 if TYPE_CHECKING:
     from atkd.cache import CachedTeacher
@@ -87,35 +86,19 @@ def open_cache(
     return found
 
 
-class Recipe(NamedTuple):
-    """A method as this job runs it: loss, settings, and the switches that touch it."""
-
-    loss: str
-    settings: Mapping[str, Any]
-    switches: tuple[str, ...]
-
-    @property
-    def student_fraction(self) -> float:
-        """Share of steps on the student's own answers."""
-        return self.settings.get("student_fraction", 0)
-
-
-def recipe(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe:
-    """Cross-entropy for bases and teachers; a student's row, overrides and switches applied."""
+def recipe_of(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe:
+    """Cross-entropy for bases and teachers, the method's recipe for a student."""
     if args.role != "student":
-        return Recipe("cross_entropy", {}, ())
-    row = METHODS[args.method]
-    if row.distils and not args.teacher:
+        return Recipe("cross_entropy", "ground_truth", {}, ())
+    released = settings.get("released", ())
+    found = recipe(args.method, settings["family"], settings["method"], released)
+    if found.loss is None:
+        raise InputError(f"--method: {args.method!r} trains nothing; its model is the base")
+    if found.distils and not args.teacher:
         raise InputError(f"--teacher: missing; method {args.method!r} needs one")
-    if row.sequences == "teacher" and not args.text:
+    if found.sequences == "teacher" and not args.text:
         raise InputError(f"--text: missing; method {args.method!r} learns from teacher answers")
-    chosen = {**row.settings, **settings["method"]}
-    family = settings["family"]
-    found = [s for s in settings.get("released", ()) if touches(s, family, row, chosen)]
-    loss = "kl_mixture" if "jsd_as_kl_mixture" in found else row.loss
-    chosen |= {"scope": "sample"} if "split_per_sample" in found else {}
-    chosen |= {"temperature": 0.0} if "greedy_student_text" in found else {}
-    return Recipe(loss, chosen, tuple(s for s in found if SWITCHES[s].changes_samples))
+    return found
 
 
 def read_sequences(
@@ -127,7 +110,7 @@ def read_sequences(
     length = settings["training"]["max_length"]
     if args.role == "base":
         return sequences.packed_text(args.data, tokenizer, length)
-    found = sequences.instructions(args.data, tokenizer, length, args.text, made.switches)
+    found = sequences.instructions(args.data, tokenizer, length, args.text, made.sample_switches)
     if found.too_long:
         print(
             f"{args.data}: {found.too_long} samples longer than {length} ids left out", flush=True
@@ -141,9 +124,9 @@ def objective(
     """The recipe's loss with the teachers it needs: cached, live for student text, or both."""
     from atkd.distillation import Distillation
 
-    distils, live = made.loss != "cross_entropy", None
-    cached = open_cache(args, settings, device) if distils and not made.switches else None
-    if distils and (cached is None or made.student_fraction > 0):
+    live = None
+    cached = open_cache(args, settings, device) if made.cacheable else None
+    if made.distils and (cached is None or made.student_fraction > 0):
         live = open_teacher(args, settings, device, tokenizer)
     return Distillation(made.loss, made.settings, len(tokenizer), live, cached, args.seed)
 
@@ -162,7 +145,7 @@ def supply_of(
     def student() -> Any:
         return state.run.unwrap_model(state.module).model
 
-    autocast, switches = state.run.autocast, made.switches
+    autocast, switches = state.run.autocast, made.sample_switches
     return Mixture(fixed, student, tokenizer, made.settings, max_length, seed, autocast, switches)
 
 
@@ -182,7 +165,7 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
     output = Path(args.output)
     if args.role != "base" or "build" in settings["source"]:
         run = loops.accelerator(device, settings["compute"]["precision"])
-        made = recipe(args, settings)
+        made = recipe_of(args, settings)
         data = read_sequences(args, settings, tokenizer, made)
         lengths = [len(sample.ids) for sample in data.samples]
         order = Order(lengths, _batch_size(settings["training"], run), args.seed)
@@ -246,7 +229,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m atkd.train", description=main.__doc__)
     parser.add_argument("--role", required=True, choices=["base", "teacher", "student"])
     parser.add_argument(
-        "--method", choices=sorted(METHODS), help="student's method (atkd/objectives.py)"
+        "--method",
+        help="student's method, as in atkd/objectives.py; `+switch` (atkd/released.py)",
     )
     parser.add_argument("--run", required=True, help="name of the run in score and cost files")
     parser.add_argument("--seed", type=int, required=True, help="seeds weights, order and dropout")
