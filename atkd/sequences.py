@@ -58,7 +58,11 @@ class Batch(NamedTuple):
 
 
 def instructions(
-    data: str, tokenizer: Any, max_length: int, text: str | None = None, switches: Any = ()
+    data: str,
+    tokenizer: Any,
+    max_length: int,
+    text: str | None = None,
+    switches: Collection[str] = (),
 ) -> Sequences:
     """Instruction data: templated prompt plus response, the response's tokens supervised.
 

@@ -102,7 +102,11 @@ def recipe_of(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe:
 
 
 def read_sequences(
-    args: argparse.Namespace, settings: Mapping[str, Any], tokenizer: Any, made: Recipe
+    args: argparse.Namespace,
+    settings: Mapping[str, Any],
+    tokenizer: Any,
+    made: Recipe,
+    context: int,
 ) -> Sequences:
     """Packed text for a base, instruction data otherwise; says what was too long."""
     from atkd import sequences
@@ -110,6 +114,8 @@ def read_sequences(
     length = settings["training"]["max_length"]
     if args.role == "base":
         return sequences.packed_text(args.data, tokenizer, length)
+    if "prompt_doubled" in made.switches:
+        length = min(2 * length, context)
     found = sequences.instructions(args.data, tokenizer, length, args.text, made.sample_switches)
     if found.too_long:
         print(
@@ -166,7 +172,8 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
     if args.role != "base" or "build" in settings["source"]:
         run = loops.accelerator(device, settings["compute"]["precision"])
         made = recipe_of(args, settings)
-        data = read_sequences(args, settings, tokenizer, made)
+        context = model.config.max_position_embeddings
+        data = read_sequences(args, settings, tokenizer, made, context)
         lengths = [len(sample.ids) for sample in data.samples]
         order = Order(lengths, _batch_size(settings["training"], run), args.seed)
         steps = loops.step_count(settings["training"], order.per_epoch)
