@@ -37,6 +37,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/present.smk"
+include: "workflow/rules/deviations.smk"
 
 
 rule all:

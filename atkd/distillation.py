@@ -142,6 +142,5 @@ class Distillation:
             batch.targets_N,
             weights,
             self.settings,
-            uncertainty=signal.signal.uncertainty_N,
             log_normaliser=signal.signal.log_normaliser_N,
         )

@@ -66,6 +66,11 @@ def switches_of(name: str) -> list[str]:
     return list(SWITCHES) if ALL in found else found
 
 
+def trained_as(name: str) -> str:
+    """The method whose student this one is tested with: a test template trains nothing."""
+    return name.removesuffix("+test_template")
+
+
 def recipe(
     name: str, family: str, overrides: Mapping[str, Any], released: Collection[str] = ()
 ) -> Recipe:

@@ -73,6 +73,7 @@ ALLOWED = {
     "claims": {"stats"},
     "plan": set(),
     "estimates": {"stats"},
+    "deviations": {"estimates", "released", "tables"},
     "tables": {"estimates", "stats", "claims"},
     "figures": {"stats", "claims"},
     "report": {"tables", "figures", "estimates"},

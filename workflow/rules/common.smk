@@ -11,7 +11,7 @@ os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 from atkd import config as grid
 from atkd.files import InputError, folder_lock
 from atkd.objectives import METHODS
-from atkd.recipes import deviations, overrides, recipe, row_of
+from atkd.recipes import deviations, overrides, recipe, row_of, switches_of, trained_as
 from atkd.released import SWITCHES
 
 try:
@@ -26,7 +26,9 @@ except InputError as error:
 FAMILIES = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
 TASKS = [*config["tasks"], *config["extra_tasks"]]
 COMPUTE = config["compute"]
-RUNS = grid.runs(config, {name: row_of(name).needs_teacher for name in config["methods"]})
+VARIANTS = {f: deviations(config, f) if config["deviations"] else [] for f in FAMILIES}
+METHOD_NAMES = {*config["methods"], *sum(VARIANTS.values(), [])}
+RUNS = grid.runs(config, {name: row_of(name).needs_teacher for name in METHOD_NAMES}, VARIANTS)
 
 
 def hold_results():
@@ -106,8 +108,13 @@ def tokenizer_settings(wildcards):
     return as_json(rooted(dict(source), "files"))
 
 
-def prompt_settings(wildcards):
-    return as_json({"tasks": TASKS} | config["evaluation"])
+def prompt_settings(wildcards, released=False):
+    template = "released" if released or "test_template" in RELEASED else "stated"
+    return as_json({"tasks": TASKS, "template": template} | config["evaluation"])
+
+
+def released_prompt_settings(wildcards):
+    return prompt_settings(wildcards, released=True)
 
 
 def evaluation_settings(wildcards):
@@ -225,7 +232,17 @@ def model_of(wildcards):
         return f"<results>/models/{w.family}/{w.teacher}/seed{w.seed}/teacher/manifest.json"
     if w.method == "none":
         return f"<results>/models/{w.family}/{w.student}/seed{w.seed}/base/manifest.json"
-    return f"<results>/students/{w.family}/{w.student}/{w.teacher}/{w.method}/seed{w.seed}/manifest.json"
+    method = trained_as(w.method)
+    return (
+        f"<results>/students/{w.family}/{w.student}/{w.teacher}/{method}/seed{w.seed}/manifest.json"
+    )
+
+
+def prompts_of(wildcards):
+    """The prompt files of a family; those of the released code's template for such a variant."""
+    other = "test_template" in switches_of(wildcards.method)
+    kind = "released_prompts" if other else "prompts"
+    return [f"<results>/{kind}/{wildcards.family}/{task}.jsonl" for task in TASKS]
 
 
 def run_files(name):
