@@ -8,12 +8,11 @@ widths of student and teacher.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from atkd.kernels import pair
 from atkd.objectives import IGNORE, check_name
-from atkd.products import Head, operand_dtype, project, sum_dtype
-from atkd.sweep import Buffers, Task, fused_loss, rest_by_chunk
+from atkd.products import Head, sum_dtype
+from atkd.sweep import Targets, Task, fused_loss, teacher_targets
 from atkd.weighting import Weights, token_weights
 
 if TYPE_CHECKING:
@@ -21,18 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Head", "Targets", "fused_kd_loss", "fused_targets", "fused_uncertainty"]
 __all__ += ["weighted_fused_loss"]
-
-
-class Targets(NamedTuple):
-    """What a loss needs of a teacher besides its hidden states, per token [N].
-
-    `uncertainty` is u = 1 - p_g in [0, 1]. `log_normaliser` is the log-sum-exp, in nats, of the
-    teacher's logits over all rows BUT the target: with the target's logit it gives log p_g, log u
-    and the distribution of the rest exactly, also where p_g rounds to 1 and u underflows.
-    """
-
-    uncertainty: Tensor
-    log_normaliser: Tensor
 
 
 def fused_targets(
@@ -46,18 +33,8 @@ def fused_targets(
     """Uncertainty and log-normaliser of every token by one product, tile by tile; no gradient."""
     import torch
 
-    dtype = operand_dtype(products, hidden_Nd, head.weight)
-    rest_N = hidden_Nd.new_empty(len(targets_N), dtype=sum_dtype(hidden_Nd, head.weight))
-    target_N = torch.empty_like(rest_N)
-    buffers = Buffers(len(head.weight), 1, tile, rest_N)
-    with torch.no_grad(), torch.autocast(hidden_Nd.device.type, enabled=False):
-        for rows_n in buffers.tiles(len(targets_N)):
-            (logits_nV,) = buffers.views(len(rows_n))
-            project(logits_nV, hidden_Nd[rows_n], head, dtype)
-            index_n1 = targets_N[rows_n, None]
-            rest_N[rows_n] = rest_by_chunk(logits_nV, index_n1)
-            target_N[rows_n] = logits_nV.gather(1, index_n1)[:, 0]
-    return Targets(pair(target_N, rest_N).log_other_n.exp(), rest_N)
+    every_N = torch.arange(len(targets_N), device=targets_N.device)
+    return teacher_targets(hidden_Nd, head, targets_N, every_N, tile, products)
 
 
 def fused_uncertainty(
@@ -140,8 +117,8 @@ def fused_kd_loss(
     given = (uncertainty, log_normaliser)
     known_M, rest_M = (each if each is None else each[rows_M].detach() for each in given)
     if known_M is None and name == "atkd" and settings.get("threshold") is not None:
-        ends = (teacher_hidden[rows_M], teacher, targets[rows_M], tile)
-        known_M, rest_M = fused_targets(*ends, products=products)
+        ends = (teacher_hidden, teacher, targets[rows_M], rows_M)
+        known_M, rest_M = teacher_targets(*ends, tile, products)
     task = Task(
         name=name,
         settings=settings,

@@ -9,6 +9,7 @@ Shapes: n rows of a tile, V vocabulary rows, d width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -41,24 +42,30 @@ def sum_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def operand_dtype(products: str | None, *tensors: Tensor) -> torch.dtype:
-    """What the operands are rounded to: their own dtype or, if asked for, bfloat16.
+def choose(products: str | None, like: Tensor) -> str:
+    """How to multiply; None: "bfloat16" under bfloat16 autocast, else "float32".
 
-    None: bfloat16 under bfloat16 autocast, else "float32". ValueError if `products` is unknown.
+    ValueError if `products` is neither.
     """
     import torch
 
-    device = tensors[0].device.type
+    device = like.device.type
     if products is None:
-        cast = torch.is_autocast_enabled(device)
-        low = cast and torch.get_autocast_dtype(device) == torch.bfloat16
-        products = "bfloat16" if low else "float32"
+        on = torch.is_autocast_enabled(device)
+        low = on and torch.get_autocast_dtype(device) == torch.bfloat16
+        return "bfloat16" if low else "float32"
     if products not in PRODUCTS:
         raise ValueError(f"products is {products!r}; expected one of {', '.join(PRODUCTS)}")
-    own = tensors[0].dtype
-    for each in tensors[1:]:
-        own = torch.promote_types(own, each.dtype)
-    return torch.bfloat16 if products == "bfloat16" and own != torch.float64 else own
+    return products
+
+
+def operand_dtype(products: str, *tensors: Tensor) -> torch.dtype:
+    """What the operands are rounded to: bfloat16 if asked for, else their own common dtype."""
+    import torch
+
+    if products == "bfloat16" and sum_dtype(*tensors) != torch.float64:
+        return torch.bfloat16
+    return reduce(torch.promote_types, (each.dtype for each in tensors))
 
 
 def blocks(rows: int, low: bool) -> Iterator[slice]:

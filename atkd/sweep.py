@@ -2,23 +2,22 @@
 
 Logits of a tile of rows exist only while its loss and closed-form gradient are formed; tokens x
 vocabulary is never built. Vocabulary-sized products: student and teacher logits, the gradients of
-hidden states and of the head. ATKD's weights rank the teacher's uncertainty over all tokens: where
-nobody knows it beforehand, every token is first weighed by its rank among the tokens seen so far,
-and the few whose group turns out wrong are visited again with the difference, which is exact since
-value and gradient are linear in the weights. Shapes: M supervised tokens, n rows of a tile, V
-vocabulary rows.
+hidden states and of the head. Where nobody knows the uncertainty that ATKD's weights rank, tokens
+are weighed by a guess and the wrong ones visited again (`guess`), or, where uncertainty ties, one
+more product finds it beforehand. Shapes: M supervised tokens, n rows of a tile, V vocabulary rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from atkd.guess import Guess
 from atkd.kernels import kernel_of, pair, rest_of
-from atkd.products import Head, operand_dtype, project, send_back, sum_dtype
-from atkd.weighting import Weights, easy_tokens, token_weights
+from atkd.products import Head, choose, operand_dtype, project, send_back, sum_dtype
+from atkd.weighting import Weights, token_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +50,7 @@ def fused_loss(task: Task, hidden_Nd: Tensor, student: Head) -> Tensor:
     """The task's loss, a scalar; differentiable in the student's hidden states, weight and bias."""
     import torch
 
+    task = replace(task, products=choose(task.products, hidden_Nd))
     inputs = (hidden_Nd, student.weight, student.bias)
     live = torch.is_grad_enabled()
     wanted = [live and each is not None and each.requires_grad for each in inputs]
@@ -104,9 +104,9 @@ class Sweep:
         import torch
 
         with torch.no_grad(), torch.autocast(self.hidden_Nd.device.type, enabled=False):
-            if self.task.weights is None:
-                self._guess()
-            else:
+            if self.task.weights is None and not self._guessed():
+                self._look_ahead()
+            if self.task.weights is not None:
                 for tile_n in self.buffers.tiles(len(self.value_M)):
                     self._visit(tile_n, self.task.weights)
             grads = [
@@ -115,13 +115,24 @@ class Sweep:
             ]
             return self.value_M.sum(), grads
 
-    def _guess(self) -> None:
+    def _guessed(self) -> bool:
+        """The sweep with guessed weights and its repair; False, with nothing added, on a tie."""
         guess = Guess(self.task.settings, self.value_M)
         for tile_n in self.buffers.tiles(len(self.value_M)):
             self._visit(tile_n, guess)
+            if guess.tied:
+                return False
         missing, wrong_W = guess.missing()
         for tile_n in self.buffers.tiles(len(wrong_W)):
             self._visit(wrong_W[tile_n], missing)
+        return True
+
+    def _look_ahead(self) -> None:
+        task, self.buffers.room = self.task, None
+        ends = (task.hidden_Nd, task.teacher, task.targets_M, task.rows_M)
+        found = teacher_targets(*ends, task.tile, task.products)
+        weights = token_weights(task.name, found.uncertainty.to(self.sums), task.settings)
+        self.task = replace(task, weights=weights, log_normaliser_M=found.log_normaliser)
 
     def _visit(self, tile_n: Tensor, weights: Weights | Guess) -> None:
         """Adds the loss and gradients of these tokens, indices into the M, under the weights."""
@@ -136,6 +147,8 @@ class Sweep:
         if isinstance(weights, Guess):
             target_n = t_nV.gather(1, index_n1)[:, 0]
             weights.learn(tile_n, pair(target_n, rest_n).log_other_n.exp())
+            if weights.tied:
+                return
             weights = weights.weights
         pieces = (s_nV, t_nV, index_n1, rest_n)
         for part in chunks(s_nV):
@@ -152,57 +165,14 @@ class Sweep:
     def _collect(self, slope_nV: Tensor, rows_n: Tensor, hidden_nd: Tensor) -> None:
         grad_hidden_Nd, grad_weight_Vd, grad_bias_V = self.grads
         wants = grad_hidden_Nd is not None
+        if not wants and grad_weight_Vd is None and grad_bias_V is None:
+            return
         ends = (hidden_nd, self.student.weight, self.ours)
         grad_nd = send_back(slope_nV, *ends, grad_weight_Vd, wants)
         if wants:
             grad_hidden_Nd.index_add_(0, rows_n, grad_nd)
         if grad_bias_V is not None:
             grad_bias_V += slope_nV.sum(0)
-
-
-class Guess:
-    """ATKD's weights before all uncertainties are known: each token's group among those seen."""
-
-    def __init__(self, settings: Mapping[str, Any], like_M: Tensor) -> None:
-        import torch
-
-        self.settings = settings
-        self.rule = (settings.get("hard_fraction", 0.5), settings.get("split", "median"))
-        ranks_M = torch.arange(len(like_M), dtype=like_M.dtype, device=like_M.device)
-        untied = token_weights("atkd", ranks_M, settings)  # the groups' sizes, unless u ties
-        easy_M = easy_tokens(ranks_M, *self.rule)
-        self.easy, self.hard = (self._first(untied, chosen) for chosen in (easy_M, ~easy_M))
-        self.weights = Weights(torch.zeros_like(like_M), torch.zeros_like(like_M))
-        self.uncertainty_M = torch.zeros_like(like_M)
-        self.seen = like_M.new_zeros(0)
-
-    @staticmethod
-    def _first(weights: Weights, chosen_M: Tensor) -> list[float]:
-        return [each[chosen_M][0].item() if bool(chosen_M.any()) else 0.0 for each in weights]
-
-    def learn(self, tile_n: Tensor, uncertainty_n: Tensor) -> None:
-        """Weighs a tile's tokens by their rank among all seen so far; the last tile knows all."""
-        import torch
-
-        self.uncertainty_M[tile_n] = uncertainty_n
-        self.seen = torch.cat((self.seen, uncertainty_n))
-        if len(self.seen) == len(self.uncertainty_M):
-            known = token_weights("atkd", self.uncertainty_M, self.settings)
-            pieces = [each[tile_n] for each in known]
-        else:
-            easy_n = easy_tokens(self.seen, *self.rule)[-len(tile_n) :]
-            pieces = [
-                torch.where(easy_n, easy, hard).to(uncertainty_n.dtype)
-                for easy, hard in zip(self.easy, self.hard, strict=True)
-            ]
-        for each_M, piece_n in zip(self.weights, pieces, strict=True):
-            each_M[tile_n] = piece_n
-
-    def missing(self) -> tuple[Weights, Tensor]:
-        """What the true weights have more than those given, and where it is not nothing [W]."""
-        known = token_weights("atkd", self.uncertainty_M, self.settings)
-        short = Weights(*(k - g for k, g in zip(known, self.weights, strict=True)))
-        return short, ((short[0] != 0) | (short[1] != 0)).nonzero()[:, 0]
 
 
 class Buffers:
@@ -241,3 +211,40 @@ def rest_by_chunk(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
     import torch
 
     return torch.cat([rest_of(logits_nV[part], index_n1[part]) for part in chunks(logits_nV)])
+
+
+class Targets(NamedTuple):
+    """What a loss needs of a teacher besides its hidden states, per token [N].
+
+    `uncertainty` is u = 1 - p_g in [0, 1]. `log_normaliser` is the log-sum-exp, in nats, of the
+    teacher's logits over all rows BUT the target: with the target's logit it gives log p_g, log u
+    and the distribution of the rest exactly, also where p_g rounds to 1 and u underflows.
+    """
+
+    uncertainty: Tensor
+    log_normaliser: Tensor
+
+
+def teacher_targets(
+    hidden_Nd: Tensor,
+    head: Head,
+    targets_M: Tensor,
+    rows_M: Tensor,
+    tile: int | None,
+    products: str | None,
+) -> Targets:
+    """Uncertainty and log-normaliser [M] of the tokens at these rows, by one product."""
+    import torch
+
+    dtype = operand_dtype(choose(products, hidden_Nd), hidden_Nd, head.weight)
+    rest_M = hidden_Nd.new_empty(len(rows_M), dtype=sum_dtype(hidden_Nd, head.weight))
+    target_M = torch.empty_like(rest_M)
+    buffers = Buffers(len(head.weight), 1, tile, rest_M)
+    with torch.no_grad(), torch.autocast(hidden_Nd.device.type, enabled=False):
+        for tile_n in buffers.tiles(len(rows_M)):
+            (logits_nV,) = buffers.views(len(tile_n))
+            project(logits_nV, hidden_Nd[rows_M[tile_n]], head, dtype)
+            index_n1 = targets_M[tile_n, None]
+            rest_M[tile_n] = rest_by_chunk(logits_nV, index_n1)
+            target_M[tile_n] = logits_nV.gather(1, index_n1)[:, 0]
+        return Targets(pair(target_M, rest_M).log_other_n.exp(), rest_M)
