@@ -1,5 +1,6 @@
 # The package files that training bases and teachers runs, and those that a teacher's view adds.
-TRAINING = ("train", "loop", "models", "fused", "weighting", "sequences", "tokens")
+FUSED = ("fused", "kernels", "products", "sweep", "guess", "weighting")
+TRAINING = ("train", "loop", "models", *FUSED, "sequences", "tokens")
 DISTILLING = ("objectives", "divergences", "distillation", "teachers", "cache")
 
 
@@ -98,7 +99,7 @@ rule cache:
             then="<results>/text/{family}/{size}/seed{seed}/teacher.jsonl",
             otherwise=[],
         ),
-        code=code("cache", "teachers", "models", "sequences", "tokens", "fused"),
+        code=code("cache", "teachers", "models", "sequences", "tokens", *FUSED),
     output:
         "<results>/cache/{family}/{size}/seed{seed}/{sequences}/manifest.json",
     log:
