@@ -54,4 +54,6 @@ onstart:
 
 
 onsuccess:
-    shell("python -m atkd.report summary --run results/{config[name]}")
+    shell(
+        "! [ -f results/{config[name]}/index.html ] || python -m atkd.report summary --run results/{config[name]}"
+    )
