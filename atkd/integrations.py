@@ -71,7 +71,8 @@ def check_model(role: str, model: Any, vocab_size: int) -> None:
 
     head, what = model.get_output_embeddings(), f"{role} {type(model).__name__}: its head"
     if not isinstance(head, torch.nn.Linear):
-        raise ValueError(f"{what} is a {type(head).__name__}; expected torch.nn.Linear")
+        found = f"{type(head).__module__}.{type(head).__name__}"
+        raise ValueError(f"{what} is a {found}; expected torch.nn.Linear")
     if head.out_features < vocab_size:
         raise ValueError(f"{what} has {head.out_features} rows; expected {vocab_size} or more")
     was_training, ids_BT = model.training, torch.ones((1, 2), dtype=torch.long, device=model.device)
