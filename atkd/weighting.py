@@ -5,13 +5,15 @@ Weights depend on the teacher alone and carry no gradient. Shape: M tokens, all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("median", "topk", "random", "inverse")
+SCOPES = ("batch", "micro")
+Gather = Callable[["Tensor"], "tuple[Tensor, int]"]
 
 
 class Weights(NamedTuple):
@@ -63,6 +65,32 @@ def token_weights(
     if name != "atkd":
         return Weights(share_M, share_M)
     return _atkd_weights(uncertainty_M, settings, noise_M)
+
+
+def step_weights(
+    name: str, uncertainties: Sequence[Tensor], settings: Mapping[str, Any], gather: Gather
+) -> list[Weights]:
+    """Weights of each micro-batch's tokens, so that the step's loss is one sum over all of them.
+
+    `uncertainties`: u [N] of each of this process's micro-batches of one optimiser step. `gather`
+    joins every process's [n] to one [M] and tells where this process's part starts. Scope `batch`
+    ranks and averages over all tokens of the step; `micro` does so within each micro-batch and
+    takes the plain mean of the micro-batches. ValueError on another scope.
+    """
+    import torch
+
+    scope = settings.get("scope", "batch")
+    if scope not in SCOPES:
+        raise ValueError(f"scope is {scope!r}; expected one of {', '.join(SCOPES)}")
+    if scope == "micro":
+        share = 1 / gather(uncertainties[0].new_zeros(len(uncertainties)))[0].numel()
+        found = [token_weights(name, u_N, settings) for u_N in uncertainties]
+        return [Weights(*(share * weight_N for weight_N in pair)) for pair in found]
+    joined_M, start = gather(torch.cat(list(uncertainties)))
+    sizes = [u_N.numel() for u_N in uncertainties]
+    whole = token_weights(name, joined_M, settings)
+    own = [weight_M[start : start + sum(sizes)].split(sizes) for weight_M in whole]
+    return [Weights(*pair) for pair in zip(*own, strict=True)]
 
 
 def _atkd_weights(

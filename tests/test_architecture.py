@@ -60,6 +60,7 @@ ALLOWED = {
         "weighting",
     },
     "recipes": {"objectives", "released"},
+    "integrations": {"fused", "loop", "objectives", "weighting"},
     "train": {
         "cache",
         "distillation",
