@@ -5,22 +5,19 @@ Shapes: N supervised tokens of a micro-batch, M of a whole optimiser step on all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.cache import CachedTeacher
 from atkd.files import InputError
 from atkd.fused import Head, weighted_fused_loss
 from atkd.teachers import LiveTeacher, Signal
-from atkd.weighting import Weights, token_weights
+from atkd.weighting import Gather, Weights, step_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from atkd.sequences import Batch
-
-Gather = Callable[["Tensor"], "tuple[Tensor, int]"]
-SCOPES = ("batch", "micro", "sample", "corpus")
 
 
 class Piece(NamedTuple):
@@ -89,36 +86,12 @@ class Distillation:
         """Token weights within the split's scope, cut back to the micro-batches."""
         import torch
 
-        scope = self.settings.get("scope", "batch")
-        if scope in ("micro", "sample"):
-            return self._separate(pieces, gather, by_sample=scope == "sample")
-        joined_M, start = gather(torch.cat([piece.uncertainty_N for piece in pieces]))
+        known = [piece.uncertainty_N for piece in pieces]
         if all(piece.signal.uncertainty_N is not None for piece in pieces):
-            self.medians.append(joined_M.median().item())
-        noise_M = None
-        if pieces[0].noise_N is not None:
-            noise_M = gather(torch.cat([piece.noise_N for piece in pieces]))[0]
-        whole = token_weights(self.name, joined_M, self.settings, noise_M)
-        sizes = [piece.uncertainty_N.numel() for piece in pieces]
-        own = [weight[start : start + sum(sizes)].split(sizes) for weight in whole]
-        return [Weights(*parts) for parts in zip(*own, strict=True)]
-
-    def _separate(self, pieces: list[Piece], gather: Gather, by_sample: bool) -> list[Weights]:
-        """Each micro-batch (or sample) ranked and averaged by itself, then a plain mean of them."""
-        import torch
-
-        cuts = [p.sizes if by_sample else [p.uncertainty_N.numel()] for p in pieces]
-        groups = pieces[0].uncertainty_N.new_zeros(sum(map(len, cuts)))
-        share = 1 / gather(groups)[0].numel()
-        made = []
-        for piece, cut in zip(pieces, cuts, strict=True):
-            noise = [None] * len(cut) if piece.noise_N is None else piece.noise_N.split(cut)
-            parts = zip(piece.uncertainty_N.split(cut), noise, strict=True)
-            found = [token_weights(self.name, u, self.settings, n) for u, n in parts]
-            made.append(
-                Weights(*(share * torch.cat(column) for column in zip(*found, strict=True)))
-            )
-        return made
+            self.medians.append(torch.cat(known).median().item())
+        noises = [piece.noise_N for piece in pieces if piece.noise_N is not None] or None
+        samples = [piece.sizes for piece in pieces]
+        return step_weights(self.name, known, self.settings, gather, noises, samples)
 
     def facts(self) -> dict[str, float]:
         """Mean over steps of the median of the teacher's uncertainty, for provenance."""

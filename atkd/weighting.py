@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("median", "topk", "random", "inverse")
-SCOPES = ("batch", "micro")
+SCOPES = ("batch", "micro", "sample", "corpus")
 Gather = Callable[["Tensor"], "tuple[Tensor, int]"]
 
 
@@ -68,29 +68,61 @@ def token_weights(
 
 
 def step_weights(
-    name: str, uncertainties: Sequence[Tensor], settings: Mapping[str, Any], gather: Gather
+    name: str,
+    uncertainties: Sequence[Tensor],
+    settings: Mapping[str, Any],
+    gather: Gather,
+    noises: Sequence[Tensor] | None = None,
+    samples: Sequence[list[int]] | None = None,
 ) -> list[Weights]:
     """Weights of each micro-batch's tokens, so that the step's loss is one sum over all of them.
 
     `uncertainties`: u [N] of each of this process's micro-batches of one optimiser step. `gather`
     joins every process's [n] to one [M] and tells where this process's part starts. Scope `batch`
-    ranks and averages over all tokens of the step; `micro` does so within each micro-batch and
-    takes the plain mean of the micro-batches. ValueError on another scope.
+    ranks and averages over all tokens of the step; `corpus` does so with settings["threshold"] for
+    the rank; `micro` ranks within each micro-batch, `sample` within each sample (`samples`: their
+    tokens), and takes the plain mean of those. `noises` [N]: see `token_weights`. ValueError on
+    another scope, or one that lacks what it needs.
     """
     import torch
 
     scope = settings.get("scope", "batch")
     if scope not in SCOPES:
         raise ValueError(f"scope is {scope!r}; expected one of {', '.join(SCOPES)}")
-    if scope == "micro":
-        share = 1 / gather(uncertainties[0].new_zeros(len(uncertainties)))[0].numel()
-        found = [token_weights(name, u_N, settings) for u_N in uncertainties]
-        return [Weights(*(share * weight_N for weight_N in pair)) for pair in found]
-    joined_M, start = gather(torch.cat(list(uncertainties)))
+    if scope == "corpus" and settings.get("threshold") is None:
+        raise ValueError("scope is 'corpus'; expected a threshold beside it")
     sizes = [u_N.numel() for u_N in uncertainties]
-    whole = token_weights(name, joined_M, settings)
+    if scope == "sample" and samples is None:
+        raise ValueError("scope is 'sample', but where samples end is not known here")
+    if scope in ("micro", "sample"):
+        cuts = samples if scope == "sample" else [[size] for size in sizes]
+        return _separate_weights(name, uncertainties, settings, gather, noises, cuts)
+    joined_M, start = gather(torch.cat(list(uncertainties)))
+    noise_M = None if noises is None else gather(torch.cat(list(noises)))[0]
+    whole = token_weights(name, joined_M, settings, noise_M)
     own = [weight_M[start : start + sum(sizes)].split(sizes) for weight_M in whole]
     return [Weights(*pair) for pair in zip(*own, strict=True)]
+
+
+def _separate_weights(
+    name: str,
+    uncertainties: Sequence[Tensor],
+    settings: Mapping[str, Any],
+    gather: Gather,
+    noises: Sequence[Tensor] | None,
+    cuts: Sequence[list[int]],
+) -> list[Weights]:
+    """Each group of a micro-batch's `cuts` by itself, then the plain mean over groups."""
+    import torch
+
+    share = 1 / gather(uncertainties[0].new_zeros(sum(map(len, cuts))))[0].numel()
+    made = []
+    for index, (u_N, cut) in enumerate(zip(uncertainties, cuts, strict=True)):
+        noise = [None] * len(cut) if noises is None else noises[index].split(cut)
+        groups = zip(u_N.split(cut), noise, strict=True)
+        found = [token_weights(name, part, settings, number) for part, number in groups]
+        made.append(Weights(*(share * torch.cat(part) for part in zip(*found, strict=True))))
+    return made
 
 
 def _atkd_weights(
