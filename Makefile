@@ -4,13 +4,14 @@ BIN := .venv/bin
 LIGHT := .venv-figures/bin
 RUN ?= world
 
-.PHONY: help reproduce smoke test slow figures freeze lint format clean
+.PHONY: help reproduce smoke test slow deviations figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
 	@echo "make smoke       a corner of it"
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
+	@echo "make deviations  what each departure of the released code is worth, over three seeds"
 	@echo "make figures     redraw tables and figures from results/reference/world, without torch"
 	@echo "make freeze      copy the score files of results/RUN to results/reference/RUN (RUN=world)"
 	@echo "make lint        formatter, linters, workflow lint"
@@ -36,6 +37,9 @@ test: .venv/.ready
 
 slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow
+
+deviations: .venv/.ready
+	$(BIN)/snakemake deviations --cores all --configfile config/deviations.yaml
 
 figures: .venv-figures/.ready
 	$(LIGHT)/python -m atkd.report redraw --run results/reference/$(RUN) --published results/published.csv
