@@ -272,9 +272,7 @@ def test_models_and_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="teacher Gemma2ForCausalLM: its head's output is scaled"):
         trainer(tmp_path, student, capped)
     student.set_output_embeddings(torch.nn.Sequential(student.get_output_embeddings()))
-    with pytest.raises(
-        ValueError, match="student LlamaForCausalLM: its head is a torch.*Sequential; expected"
-    ):
+    with pytest.raises(ValueError, match="its head is a torch.nn.modules.container.Seq"):
         trainer(tmp_path, student, teacher, vocab_size=V)
 
 
