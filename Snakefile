@@ -27,7 +27,8 @@ wildcard_constraints:
     size="[^/]+",
     student="[^/]+",
     teacher="[^/]+",
-    method="[a-z_]+",
+    method="[a-z_+]+",
+    sequences="ground_truth|teacher",
     seed="[0-9]+",
     task="[a-z_]+",
 
@@ -36,6 +37,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/present.smk"
+include: "workflow/rules/deviations.smk"
 
 
 rule all:
@@ -52,4 +54,6 @@ onstart:
 
 
 onsuccess:
-    shell("python -m atkd.report summary --run results/{config[name]}")
+    shell(
+        "! [ -f results/{config[name]}/index.html ] || python -m atkd.report summary --run results/{config[name]}"
+    )

@@ -130,7 +130,7 @@ def _check_methods(config: dict[str, Any], known: list[str]) -> None:
         ("method_settings", config["method_settings"]),
     ):
         for name in names:
-            if name not in known:
+            if name.partition("+")[0] not in known:
                 raise InputError(
                     f"config key {place}: unknown method {name!r}{_nearest(name, known)}"
                 )
@@ -213,31 +213,31 @@ def models(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(found)
 
 
-def runs(config: Mapping[str, Any], needs_teacher: Mapping[str, bool]) -> list[Run]:
+def runs(
+    config: Mapping[str, Any],
+    needs_teacher: Mapping[str, bool],
+    more: Mapping[str, Iterable[str]] | None = None,
+) -> list[Run]:
     """Every model to evaluate, controls included, each once and in a stable order.
 
     `needs_teacher` maps a method to whether a teacher enters it; the others are trained once per
-    student.
+    student. `more` are methods of single families.
     """
     found: dict[Run, None] = {}
     for pair, seed in ((pair, seed) for pair in config["pairs"] for seed in config["seeds"]):
         family, student, teacher = pair["family"], pair["student"], pair["teacher"]
         found[Run(family, "-", teacher, "teacher", model_seed(config, seed))] = None
-        for method in config["methods"]:
-            found[
-                _run(
-                    config, family, student, teacher if needs_teacher[method] else "-", method, seed
-                )
-            ] = None
+        for method in [*config["methods"], *(more or {}).get(family, ())]:
+            source = teacher if needs_teacher[method] else "-"
+            found[_run(config, family, student, source, method, seed)] = None
     return list(found)
 
 
 def _run(
     config: Mapping[str, Any], family: str, student: str, teacher: str, method: str, seed: int
 ) -> Run:
-    return Run(
-        family, student, teacher, method, model_seed(config, seed) if method == "none" else seed
-    )
+    seed = model_seed(config, seed) if method == "none" else seed
+    return Run(family, student, teacher, method, seed)
 
 
 def training(config: Mapping[str, Any], family: str, size: str, role: str) -> dict[str, Any]:

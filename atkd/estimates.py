@@ -55,7 +55,7 @@ def size(text: str) -> float:
 
 def is_world(config: str) -> bool:
     """Whether a configuration's tasks are the embedded world's analogues, not the real sets."""
-    return config.startswith(("world", "smoke"))
+    return config.startswith(("world", "smoke", "deviations"))
 
 
 def task_label(task: str, config: str, count: int = 0) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from atkd import models, scoring, tokens
 from atkd.files import InputError, cli, folder_lock, write_json, write_jsonl
+from atkd.generation import decode, likeliest, padded
 from atkd.provenance import Stage
 
 if TYPE_CHECKING:
@@ -74,19 +75,8 @@ class OurTokens:
         import torch
 
         room = max_length - context.shape[1]
-        answers = greedy(self.model, context, attention_mask, room, self.tokenizer)
+        answers = decode(self.model, context, attention_mask, room, self.tokenizer, likeliest)
         return torch.cat([context, answers], dim=1)
-
-
-def padded(rows: list[list[int]], pad: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask [rows, longest row]."""
-    import torch
-
-    longest = max(map(len, rows))
-    blank = [longest - len(row) for row in rows]
-    ids = [[pad] * n + row if left else row + [pad] * n for n, row in zip(blank, rows, strict=True)]
-    mask = [[0] * n + [1] * (longest - n) for n in blank]
-    return torch.tensor(ids), torch.tensor(mask if left else [row[::-1] for row in mask])
 
 
 def batches(order: list[int], size: int, name: str) -> Iterator[list[int]]:
@@ -127,46 +117,6 @@ def log_likelihoods(
     sizes = [len(response) for _, response in pairs]
     parts = zip(log_p_N.split(sizes), greedy_N.split(sizes), strict=True)
     return [(float(log_p.sum()), bool(best.all())) for log_p, best in parts]
-
-
-def greedy(
-    model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, new_tokens: int, tokenizer: Any
-) -> torch.Tensor:
-    """Greedy answers [batch, new_tokens] to left-padded prompts, padding after EOS.
-
-    Rows leave the batch when they end; ids beyond the tokenizer are never chosen.
-    """
-    import torch
-    from transformers import DynamicCache
-
-    ids, mask = ids_BT.to(model.device), mask_BT.to(model.device)
-    answers = torch.full((len(ids), new_tokens), tokenizer.pad_token_id, device=model.device)
-    rows = torch.arange(len(ids), device=model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        for step in range(new_tokens):
-            logits = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
-            chosen = logits[:, -1, : len(tokenizer)].argmax(-1)
-            answers[rows, step] = chosen
-            going = (chosen != tokenizer.eos_token_id).nonzero()[:, 0]
-            if len(going) == 0:
-                break
-            if len(going) < len(rows):
-                rows, chosen, mask = rows[going], chosen[going], mask[going]
-                positions = positions[going]
-                cache.batch_select_indices(going)
-            ids = chosen[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions[:, -1:] + 1
-    return answers.to(ids_BT.device)
 
 
 def language_model(model: Any, tokenizer: Any, context: int, batch_size: int) -> Any:

@@ -1,180 +1,47 @@
-"""The losses of `objectives` from hidden states and heads, tile by tile over the tokens.
+"""The losses of `objectives` from hidden states and heads, without the logits of all tokens.
 
-Logits of a tile of rows exist only while its loss and closed-form gradient are formed; tokens x
-vocabulary is never built. Vocabulary-sized products: student and teacher logits, the gradients of
-hidden states and of the head; one more for the teacher's uncertainty where a split needs it and
-nobody knows it. Same value and gradients as the plain form, which defines the mathematics.
+Same value and gradients as the plain form, which defines the mathematics; `kernels` has the closed
+forms and `sweep` the loop over tiles of tokens. Shapes: N tokens, V vocabulary rows, d and e the
+widths of student and teacher.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from atkd.objectives import IGNORE, SPLIT, check_name, split_divergence
+from atkd.objectives import IGNORE, check_name
+from atkd.products import Head, sum_dtype
+from atkd.sweep import Targets, Task, fused_loss, teacher_targets
 from atkd.weighting import Weights, token_weights
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-TILE = 256
+__all__ = ["Head", "Targets", "fused_kd_loss", "fused_targets", "fused_uncertainty"]
+__all__ += ["weighted_fused_loss"]
 
 
-class Head(NamedTuple):
-    """An output projection: weight [V, d], bias [V] or None."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-
-    def logits(self, hidden_nd: Tensor, least: torch.dtype) -> Tensor:
-        """Logits [n, V] in at least the dtype `least`."""
-        import torch
-
-        logits_nV = torch.nn.functional.linear(hidden_nd, self.weight, self.bias)
-        return logits_nV if logits_nV.dtype == torch.float64 else logits_nV.to(least)
-
-
-class Split(NamedTuple):
-    """The target taken out of a tile: log p_g, log (1 - p_g), normaliser of the rest, each [n]."""
-
-    log_target_n: Tensor
-    log_other_n: Tensor
-    rest_n: Tensor
-
-
-def take_target(logits_nV: Tensor, index_n1: Tensor) -> Split:
-    """Splits a tile at the target and replaces the target's logit, in place, by one of weight 0."""
-    target_n = logits_nV.gather(1, index_n1)[:, 0]
-    logits_nV.scatter_(1, index_n1, -math.inf)
-    rest_n = logits_nV.logsumexp(1)
-    total_n = rest_n.logaddexp(target_n)
-    return Split(target_n - total_n, rest_n - total_n, rest_n)
-
-
-def normalised(logits_nV: Tensor, split: Split, index_n1: Tensor) -> Tensor:
-    """In place: log probabilities of the rest without the target, 0 at the target, where unused."""
-    return logits_nV.sub_(split.rest_n[:, None]).scatter_(1, index_n1, 0.0)
-
-
-def dot(left_nV: Tensor, right_nV: Tensor) -> Tensor:
-    """Row-wise inner product [n] without a [n, V] intermediate."""
-    return (left_nV[:, None, :] @ right_nV[:, :, None])[:, 0, 0]
-
-
-def forward_split(
-    s_nV: Tensor, t_nV: Tensor, index_n1: Tensor, weights: Weights, whole: bool = False
-) -> Tensor:
-    """Sum of a TKD + b DKD of a tile; leaves the gradient in the student's logits in `s_nV`.
-
-    At g: a (q_g - p_g). Elsewhere: (b - a (q_g - p_g)) q^_j - b p^_j. `whole`: b = a u, KL(p||q).
-    """
-    a_n, b_n = weights
-    q, p = take_target(s_nV, index_n1), take_target(t_nV, index_n1)
-    b_n = a_n * p.log_other_n.exp() if whole else b_n
-    log_q_nV, log_p_nV = normalised(s_nV, q, index_n1), normalised(t_nV, p, index_n1)
-    p_nV = log_p_nV.exp().scatter_(1, index_n1, 0.0)
-    diversity_n = dot(p_nV, log_p_nV) - dot(p_nV, log_q_nV)
-    on_target_n = p.log_target_n.exp() * (p.log_target_n - q.log_target_n)
-    target_n = on_target_n + p.log_other_n.exp() * (p.log_other_n - q.log_other_n)
-    gap_n = p.log_other_n.exp() - q.log_other_n.exp()
-    log_q_nV.exp_().mul_((b_n - a_n * gap_n)[:, None])
-    log_q_nV.addcmul_(p_nV, b_n[:, None], value=-1).scatter_(1, index_n1, (a_n * gap_n)[:, None])
-    return (a_n * target_n + b_n * diversity_n).sum()
-
-
-def reverse_split(s_nV: Tensor, t_nV: Tensor, index_n1: Tensor, weights: Weights) -> Tensor:
-    """The same with the student as first argument: KL(q^||p^) and the binary KL the other way.
-
-    At g: a G, with G = q_g v (log(q_g / p_g) - log(v / u)).
-    Elsewhere: q^_j (b (log(q^_j / p^_j) - DKD) - a G).
-    """
-    a_n, b_n = weights
-    q, p = take_target(s_nV, index_n1), take_target(t_nV, index_n1)
-    log_q_nV, log_p_nV = normalised(s_nV, q, index_n1), normalised(t_nV, p, index_n1)
-    q_nV = log_q_nV.exp().scatter_(1, index_n1, 0.0)
-    ratio_nV = log_q_nV.sub_(log_p_nV)
-    diversity_n = dot(q_nV, ratio_nV)
-    on_target_n, off_target_n = q.log_target_n - p.log_target_n, q.log_other_n - p.log_other_n
-    target_n = q.log_target_n.exp() * on_target_n + q.log_other_n.exp() * off_target_n
-    pull_n = (q.log_target_n + q.log_other_n).exp() * (on_target_n - off_target_n) * a_n
-    ratio_nV.mul_(b_n[:, None]).sub_((b_n * diversity_n + pull_n)[:, None]).mul_(q_nV)
-    ratio_nV.scatter_(1, index_n1, pull_n[:, None])
-    return (a_n * target_n + b_n * diversity_n).sum()
-
-
-def pure(name: str, beta: float) -> Callable[[Tensor, Tensor, Tensor, Weights], Tensor]:
-    """A divergence of whole distributions: its gradient is w q (f - <q, f>), f its slope in q."""
-    slopes = {"reverse_kl": _reverse_slope, "tvd": _tvd_slope, "jsd": _jsd_slope(beta)}
-    slope = slopes[name]
-
-    def kernel(s_nV: Tensor, t_nV: Tensor, _: Tensor, weights: Weights) -> Tensor:
-        log_q_nV = s_nV.sub_(s_nV.logsumexp(1, keepdim=True))
-        log_p_nV = t_nV.sub_(t_nV.logsumexp(1, keepdim=True))
-        q_nV = log_q_nV.exp()
-        value_n, slope_nV = slope(log_q_nV, log_p_nV, q_nV)
-        slope_nV.sub_(dot(q_nV, slope_nV)[:, None]).mul_(q_nV).mul_(weights.target_N[:, None])
-        s_nV.copy_(slope_nV)
-        return (weights.target_N * value_n).sum()
-
-    return kernel
-
-
-def _reverse_slope(log_q_nV: Tensor, log_p_nV: Tensor, q_nV: Tensor) -> tuple[Tensor, Tensor]:
-    slope_nV = log_q_nV.sub_(log_p_nV)
-    return dot(q_nV, slope_nV), slope_nV
-
-
-def _tvd_slope(log_q_nV: Tensor, log_p_nV: Tensor, q_nV: Tensor) -> tuple[Tensor, Tensor]:
-    gap_nV = q_nV - log_p_nV.exp_()
-    return 0.5 * gap_nV.abs().sum(1), gap_nV.sign_().mul_(0.5)
-
-
-def _jsd_slope(beta: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    def slope(log_q_nV: Tensor, log_p_nV: Tensor, q_nV: Tensor) -> tuple[Tensor, Tensor]:
-        log_m_nV = (log_p_nV + math.log(beta)).logaddexp(log_q_nV + math.log(1 - beta))
-        p_nV = log_p_nV.exp()
-        teacher_n = dot(p_nV, log_p_nV.sub_(log_m_nV))
-        slope_nV = log_q_nV.sub_(log_m_nV)
-        return beta * teacher_n + (1 - beta) * dot(q_nV, slope_nV), slope_nV.mul_(1 - beta)
-
-    return slope
-
-
-def cross_entropy(s_nV: Tensor, _: Any, index_n1: Tensor, weights: Weights) -> Tensor:
-    """Sum of -w log q_g; leaves w (q - onehot) in `s_nV`."""
-    log_q_nV = s_nV.sub_(s_nV.logsumexp(1, keepdim=True))
-    log_q_n = log_q_nV.gather(1, index_n1)[:, 0]
-    log_q_nV.exp_().scatter_add_(1, index_n1, -log_q_nV.new_ones(index_n1.shape))
-    log_q_nV.mul_(weights.target_N[:, None])
-    return -(weights.target_N * log_q_n).sum()
-
-
-def kernel_of(name: str, settings: Mapping[str, Any]) -> Callable[..., Tensor]:
-    """(student tile, teacher tile, targets [n, 1], weights) -> sum; the gradient stays in s_nV."""
-    if name == "cross_entropy":
-        return cross_entropy
-    if name == "forward_kl":
-        return partial(forward_split, whole=True)
-    if name in SPLIT:
-        kernels = {"forward_kl": forward_split, "reverse_kl": reverse_split}
-        return kernels[split_divergence(settings)]
-    return pure(name, settings.get("beta", 0.5))
-
-
-def fused_uncertainty(hidden_Nd: Tensor, head: Head, targets_N: Tensor, tile: int = TILE) -> Tensor:
-    """UNC = 1 - p_g [N] by one product, tile by tile; no gradient."""
+def fused_targets(
+    hidden_Nd: Tensor,
+    head: Head,
+    targets_N: Tensor,
+    tile: int | None = None,
+    *,
+    products: str | None = None,
+) -> Targets:
+    """Uncertainty and log-normaliser of every token by one product, tile by tile; no gradient."""
     import torch
 
-    found = []
-    with torch.no_grad():
-        for start in range(0, len(targets_N), tile):
-            logits_nV = head.logits(hidden_Nd[start : start + tile], torch.float32)
-            index_n1 = targets_N[start : start + tile, None]
-            found.append(take_target(logits_nV, index_n1).log_other_n.exp())
-    return torch.cat(found) if found else hidden_Nd.new_zeros(0)
+    every_N = torch.arange(len(targets_N), device=targets_N.device)
+    return teacher_targets(hidden_Nd, head, targets_N, every_N, tile, products)
+
+
+def fused_uncertainty(
+    hidden_Nd: Tensor, head: Head, targets_N: Tensor, tile: int | None = None
+) -> Tensor:
+    """UNC = 1 - p_g [N] by one product, tile by tile; no gradient."""
+    return fused_targets(hidden_Nd, head, targets_N, tile).uncertainty
 
 
 def weighted_fused_loss(
@@ -186,55 +53,31 @@ def weighted_fused_loss(
     targets_N: Tensor,
     weights: Weights,
     settings: Mapping[str, Any],
-    tile: int = TILE,
+    tile: int | None = None,
+    *,
+    log_normaliser: Tensor | None = None,
+    products: str | None = None,
 ) -> Tensor:
-    """`objectives.weighted_loss` without its logits; differentiable in the student alone."""
+    """`objectives.weighted_loss` without its logits; differentiable in the student alone.
+
+    `log_normaliser` [N], where known, is that of `Targets`; the rest as in `fused_kd_loss`.
+    """
     import torch
 
-    kernel = kernel_of(name, settings)
-
-    class Tiled(torch.autograd.Function):
-        @staticmethod
-        def forward(
-            ctx: Any, hidden_Nd: Tensor, weight_Vd: Tensor, bias_V: Tensor | None
-        ) -> Tensor:
-            grads = _zeros_like(ctx, hidden_Nd, weight_Vd, bias_V)
-            total = hidden_Nd.new_zeros((), dtype=weights.target_N.dtype)
-            for start in range(0, len(targets_N), tile):
-                rows = slice(start, start + tile)
-                s_nV = Head(weight_Vd, bias_V).logits(hidden_Nd[rows], torch.float32)
-                t_nV = teacher and teacher.logits(teacher_hidden_Nd[rows], torch.float32)
-                part = Weights(*(each[rows] for each in weights))
-                total += kernel(s_nV, t_nV, targets_N[rows, None], part)
-                _accumulate(grads, s_nV.to(hidden_Nd.dtype), hidden_Nd, weight_Vd, rows)
-            ctx.grads = grads
-            return total
-
-        @staticmethod
-        def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-            return tuple(
-                None if grad is None else grad * upstream.to(grad.dtype) for grad in ctx.grads
-            )
-
-    return Tiled.apply(student_hidden_Nd, student.weight, student.bias)
-
-
-def _zeros_like(ctx: Any, *inputs: Tensor | None) -> list[Tensor | None]:
-    import torch
-
-    wanted = zip(inputs, ctx.needs_input_grad, strict=True)
-    return [torch.zeros_like(value) if needed else None for value, needed in wanted]
-
-
-def _accumulate(
-    grads: list[Any], s_nV: Tensor, hidden_Nd: Tensor, weight_Vd: Tensor, rows: slice
-) -> None:
-    if grads[0] is not None:
-        grads[0][rows] = s_nV @ weight_Vd
-    if grads[1] is not None:
-        grads[1].addmm_(s_nV.T, hidden_Nd[rows])
-    if grads[2] is not None:
-        grads[2] += s_nV.sum(0)
+    every_N = torch.arange(len(targets_N), device=targets_N.device)
+    task = Task(
+        name=name,
+        settings=settings,
+        targets_M=targets_N,
+        rows_M=every_N,
+        hidden_Nd=teacher_hidden_Nd,
+        teacher=teacher,
+        weights=weights,
+        log_normaliser_M=log_normaliser,
+        tile=tile,
+        products=products,
+    )
+    return fused_loss(task, student_hidden_Nd, student)
 
 
 def fused_kd_loss(
@@ -249,32 +92,61 @@ def fused_kd_loss(
     student_bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
     uncertainty: Tensor | None = None,
+    log_normaliser: Tensor | None = None,
     vocab_size: int | None = None,
-    tile: int = TILE,
+    tile: int | None = None,
+    products: str | None = None,
     **settings: Any,
 ) -> Tensor:
-    """`kd_loss` from hidden states [N, d] and heads [V, d], targets [N]; a scalar in nats.
+    """`kd_loss` from hidden states [N, d], [N, e] and heads [V, d], [V, e], targets [N]; in nats.
 
-    `uncertainty` [N], where known, saves a product; `vocab_size` cuts head rows beyond the
-    tokenizer. ValueError with the shapes on a mismatch.
+    `uncertainty` and `log_normaliser` [N], where known, are those of `fused_targets`. `vocab_size`
+    cuts head rows beyond the tokenizer. `tile`: tokens whose logits exist at a time, by default as
+    many as fit 120 MB on a CPU and 1 GiB on a GPU. `products`: "float32" leaves operands in their
+    own dtype, "bfloat16" rounds them and keeps float32 sums, None is "bfloat16" under bfloat16
+    autocast. Settings as in `kd_loss`. ValueError with the shapes on a mismatch. Gradients are
+    formed along with the value; a second backward pass forms them anew.
     """
     check_name(name)
-    student, teacher = (
-        Head(weight[:vocab_size], None if bias is None else bias[:vocab_size])
-        for weight, bias in ((student_head, student_bias), (teacher_head, teacher_bias))
-    )
+    student = Head(student_head, student_bias).cut(vocab_size)
+    teacher = Head(teacher_head, teacher_bias).cut(vocab_size)
     keep = _supervised(student_hidden, student, teacher_hidden, teacher, targets, mask)
-    if not bool(keep.any()):
+    rows_M = keep.nonzero()[:, 0]
+    if not len(rows_M):
         return student_hidden.sum() * 0.0 + student.weight.sum() * 0.0
-    targets_N, theirs_Nd = targets[keep], teacher_hidden[keep].detach()
-    teacher = Head(*(None if each is None else each.detach() for each in teacher))
-    if uncertainty is None:
-        uncertainty_N = fused_uncertainty(theirs_Nd, teacher, targets_N, tile)
-    else:
-        uncertainty_N = uncertainty[keep].detach()
-    weights = token_weights(name, uncertainty_N, settings)
-    return weighted_fused_loss(
-        name, student_hidden[keep], student, theirs_Nd, teacher, targets_N, weights, settings, tile
+    given = (uncertainty, log_normaliser)
+    known_M, rest_M = (each if each is None else each[rows_M].detach() for each in given)
+    if known_M is None and name == "atkd" and settings.get("threshold") is not None:
+        ends = (teacher_hidden, teacher, targets[rows_M], rows_M)
+        known_M, rest_M = teacher_targets(*ends, tile, products)
+    task = Task(
+        name=name,
+        settings=settings,
+        targets_M=targets[rows_M],
+        rows_M=rows_M,
+        hidden_Nd=teacher_hidden,
+        teacher=teacher,
+        weights=_weights(name, settings, known_M, student_hidden, rows_M),
+        log_normaliser_M=rest_M,
+        tile=tile,
+        products=products,
+    )
+    return fused_loss(task, student_hidden, student)
+
+
+def _weights(
+    name: str,
+    settings: Mapping[str, Any],
+    known_M: Tensor | None,
+    like: Tensor,
+    rows_M: Tensor,
+) -> Weights | None:
+    """The tokens' weights, unless they rank an uncertainty that is yet to be found."""
+    if known_M is None and name == "atkd" and settings.get("split") != "random":
+        return None
+    blind = known_M is None
+    return token_weights(
+        name, like.new_zeros(len(rows_M), dtype=sum_dtype(like)) if blind else known_M, settings
     )
 
 

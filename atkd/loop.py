@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from atkd.files import InputError, read_json, write_json
 from atkd.models import hidden_states
-from atkd.sequences import Batch, Order, Sequences, collate
+from atkd.sequences import Batch, Order
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from torch import Tensor
+
+
+Supply = Callable[[int, list[int]], Batch]  # micro-batch of an optimiser step's samples
 
 
 class Objective(Protocol):
@@ -189,9 +192,8 @@ class Loop:
 def fit(
     loop: Loop,
     objective: Objective,
-    sequences: Sequences,
+    supply: Supply,
     order: Order,
-    pad: int,
     work: Path,
     identity: str,
 ) -> dict[str, Any]:
@@ -212,10 +214,11 @@ def fit(
         total=loop.steps, initial=loop.step, disable=None if loop.run.is_main_process else True
     )
     while loop.step < loop.steps:
-        batches = _micro_batches(loop, sequences, order[loop.step], pad)
+        batches = _micro_batches(loop, supply, order[loop.step])
         seen["loss"], norm, count = loop.update(batches, objective)
         seen["supervised_tokens"] += count
-        seen["tokens"] += sum(len(sequences.ids[i]) for i in order[loop.step - 1])
+        read = sum(int(batch.attention_mask_BT.sum()) for batch in batches)
+        seen["tokens"] += read * loop.run.num_processes
         speed = seen["tokens"] / (time.perf_counter() - start)
         bar.set_postfix(loss=f"{seen['loss']:.3f}", tokens_per_s=f"{speed:.0f}", refresh=False)
         bar.update()
@@ -226,14 +229,13 @@ def fit(
     return seen | {"train_s": round(time.perf_counter() - start, 3)}
 
 
-def _micro_batches(loop: Loop, sequences: Sequences, indices: list[int], pad: int) -> list[Batch]:
+def _micro_batches(loop: Loop, supply: Supply, indices: list[int]) -> list[Batch]:
     share = len(indices) // loop.run.num_processes
     mine = (
         indices[loop.run.process_index * share :][:share] if loop.run.num_processes > 1 else indices
     )
     size = loop.settings.get("micro_batch_size") or len(mine)
-    device = str(loop.run.device)
-    return [collate(sequences, mine[i : i + size], pad, device) for i in range(0, len(mine), size)]
+    return [supply(loop.step, mine[i : i + size]) for i in range(0, len(mine), size)]
 
 
 class MetricsLog:

@@ -31,7 +31,8 @@ FIELDS = {
 GENERATION_FIELDS = ("id", "instruction", "input", "output")
 SHOTS = {"mmlu": 5, "drop": 3, "bbh": 3}
 MAX_NEW_TOKENS = {"generation": 256, "mmlu": 2, "drop": 8, "bbh": 32}
-SETTINGS = ("tasks", "context", "shots", "max_new_tokens", "limit", "seed", "batch_size", "dtype")
+SETTINGS = ("tasks", "template", "context", "shots", "max_new_tokens", "limit", "seed")
+SETTINGS += ("batch_size", "dtype")
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,21 @@ class Item:
         return self.header + "".join(self.shots[:shots]) + self.text
 
 
-def template(instruction: str, input: str = "") -> str:
-    """The one prompt template of training, generation and scoring."""
+def template(instruction: str, input: str = "", released: bool = False) -> str:
+    """The one prompt template of training, generation and scoring; `released`: that code's test."""
     request = f"{instruction} {input}" if input else instruction
+    if released:
+        request = f"### Instruction:\n{instruction}" + (f"\n\n### Input:\n{input}" if input else "")
     return f"Human:\n{request}{CUE}"
 
 
-def generation_items(rows: list[Row], shots: int) -> list[Item]:
+def generation_items(rows: list[Row], released: bool = False) -> list[Item]:
     """Open-ended tasks: the template, no shots; grouped by skill where rows have one."""
-    return [
-        Item(row["id"], row.get("skill", ""), template(row["instruction"], row["input"]), answer)
-        for row, answer in ((row, row["output"]) for row in rows)
-    ]
+    made = []
+    for row in rows:
+        text = template(row["instruction"], row["input"], released)
+        made.append(Item(row["id"], row.get("skill", ""), text, row["output"]))
+    return made
 
 
 def mmlu_items(rows: list[Row], shots: int) -> list[Item]:
@@ -77,11 +81,9 @@ def mmlu_items(rows: list[Row], shots: int) -> list[Item]:
             subject = row["subject"]
             spaced = subject.replace("_", " ")
             # two blanks before the subject, as in instruct-eval
-            header = (
-                f"The following are multiple choice questions (with answers) about  {spaced}.\n\n"
-            )
-            given = tuple(dev[subject][:shots])
-            target = LETTERS[row["answer"]]
+            header = "The following are multiple choice questions (with answers) about "
+            header += f" {spaced}.\n\n"
+            given, target = tuple(dev[subject][:shots]), LETTERS[row["answer"]]
             made.append(Item(row["id"], subject, _question(row), target, header, given, LETTERS))
     return made
 
@@ -174,10 +176,9 @@ class Fitter:
     def record(self, item: Item) -> Row:
         """The row of a prompt file."""
         shots = len(item.shots)
-        prompt = item.prompt(shots)
-        while (length := self.length(prompt)) > self.budget and shots > 0:
+        while (length := self.length(item.prompt(shots))) > self.budget and shots > 0:
             shots -= 1
-            prompt = item.prompt(shots)
+        prompt = item.prompt(shots)
         if length > self.budget:
             prompt = self._cut(prompt)
             length = self.length(prompt)
@@ -191,10 +192,9 @@ class Fitter:
         return made
 
     def _count(self, item: Item, shots: int, length: int) -> None:
-        dropped = len(item.shots) - shots
         self.counts["documents"] += 1
-        self.counts["with_fewer_shots"] += dropped > 0
-        self.counts["shots_dropped"] += dropped
+        self.counts["with_fewer_shots"] += shots < len(item.shots)
+        self.counts["shots_dropped"] += len(item.shots) - shots
         self.counts["longest_prompt"] = max(length, self.counts["longest_prompt"])
 
     def _cut(self, prompt: str) -> str:
@@ -239,7 +239,8 @@ def build(task: str, rows: list[Row], tokenizer: Any, settings: Row) -> tuple[li
     """Prompt rows of one task, and counts of what was dropped, cut or left out."""
     plain = task in BUILDERS
     shots = (SHOTS | settings.get("shots", {})).get(task, 0)
-    items = BUILDERS.get(task, generation_items)(rows, shots)
+    released = settings.get("template") == "released"
+    items = BUILDERS[task](rows, shots) if plain else generation_items(rows, released)
     limit = (settings.get("limit") or {}).get(task)
     if limit is not None and limit < 1:
         raise InputError(f"evaluation.limit.{task}: found {limit}, expected at least 1")
@@ -274,8 +275,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
     settings = json.loads(args.settings)
-    unknown = [key for key in settings if key not in SETTINGS]
-    if unknown:
+    if unknown := [key for key in settings if key not in SETTINGS]:
         raise InputError(f"settings: found {unknown[0]!r}, expected {', '.join(SETTINGS)}")
     family = args.family or args.tokenizer.name
     stage = Stage("prompts", f"prompts/{family}", settings, settings.get("seed", 1))

@@ -1,4 +1,4 @@
-"""Where training sequences come from, and the order in which they are batched.
+"""Where fixed training sequences come from, and the order in which they are batched.
 
 Batches depend on (seed, step) alone: a resumed run sees what an undisturbed one would have seen.
 """
@@ -6,13 +6,14 @@ Batches depend on (seed, step) alone: a resumed run sees what an undisturbed one
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd import tokens
 from atkd.files import InputError, read_jsonl
 from atkd.prompts import template
+from atkd.released import Sample, sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,42 +23,83 @@ POOL = 32
 
 @dataclass(frozen=True)
 class Sequences:
-    """Token ids of every sample, and how many leading ids of each are prompt (not supervised)."""
+    """Samples, the row of the data file each comes from, and how many rows were too long."""
 
-    ids: list[list[int]]
-    prompt_lengths: list[int]
+    samples: list[Sample]
+    rows: list[int]
     too_long: int
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.samples)
 
 
 class Batch(NamedTuple):
-    """One padded micro-batch: ids and attention [B, T], mask of supervised targets [B, T - 1]."""
+    """One padded micro-batch: ids and attention [B, T], mask of supervised targets [B, T - 1].
+
+    `rows` are the data rows of its samples; `fixed` says that their ids are those of the data, so
+    that a teacher's cache may know them.
+    """
 
     input_ids_BT: Tensor
     attention_mask_BT: Tensor
     supervised_BS: Tensor
+    rows: tuple[int, ...]
+    fixed: bool
 
     @property
     def targets_N(self) -> Tensor:
         """The next token at each supervised position [N]."""
         return self.input_ids_BT[:, 1:][self.supervised_BS]
 
+    @property
+    def sizes(self) -> list[int]:
+        """Supervised tokens of each sample."""
+        return self.supervised_BS.sum(1).tolist()
 
-def ground_truth(path: str, tokenizer: Any, max_length: int) -> Sequences:
-    """Instruction data: templated prompt plus reference response plus EOS, the response supervised.
 
-    Samples longer than `max_length` ids are left out and counted.
+def instructions(
+    data: str,
+    tokenizer: Any,
+    max_length: int,
+    text: str | None = None,
+    switches: Collection[str] = (),
+) -> Sequences:
+    """Instruction data: templated prompt plus response, the response's tokens supervised.
+
+    Responses are the data's own plus EOS, or those of `text`, a file of teacher answers. Samples
+    longer than `max_length` ids are left out and counted.
     """
-    rows = list(read_jsonl(path, ("instruction", "output")))
-    prompts = [template(row["instruction"], row.get("input", "")) for row in rows]
-    heads = tokens.encode_prompts(tokenizer, prompts)
-    tails = tokens.encode_responses(tokenizer, [row["output"] for row in rows])
-    kept = [(h, t) for h, t in zip(heads, tails, strict=True) if len(h) + len(t) <= max_length]
+    heads = prompt_ids(data, tokenizer)
+    tails = answer_ids(text, data, len(heads)) if text else reference_ids(data, tokenizer)
+    eos, kept, rows = tokenizer.eos_token_id, [], []
+    for row, pair in enumerate(zip(heads, tails, strict=True)):
+        made = sample(*pair, eos, max_length, switches)
+        if pair[1] and len(made.ids) <= max_length:
+            kept.append(made)
+            rows.append(row)
     if not kept:
-        raise InputError(f"{path}: no sample fits max_length {max_length}")
-    return Sequences([h + t for h, t in kept], [len(h) for h, _ in kept], len(rows) - len(kept))
+        raise InputError(f"{text or data}: no sample fits max_length {max_length}")
+    return Sequences(kept, rows, len(heads) - len(kept))
+
+
+def prompt_ids(data: str, tokenizer: Any) -> list[list[int]]:
+    """Ids of the templated prompt of every row."""
+    rows = read_jsonl(data, ("instruction", "output"))
+    prompts = [template(row["instruction"], row.get("input", "")) for row in rows]
+    return tokens.encode_prompts(tokenizer, prompts)
+
+
+def reference_ids(data: str, tokenizer: Any) -> list[list[int]]:
+    """Ids of the data's own response of every row, EOS appended."""
+    return tokens.encode_responses(tokenizer, [row["output"] for row in read_jsonl(data)])
+
+
+def answer_ids(text: str, data: str, count: int) -> list[list[int]]:
+    """Ids of the teacher's answer to every row, as it gave them."""
+    found = [row["ids"] for row in read_jsonl(text, ("ids",))]
+    if len(found) != count:
+        raise InputError(f"{text}: {len(found)} answers; expected {count}, one a row of {data}")
+    return found
 
 
 def packed_text(path: str, tokenizer: Any, length: int) -> Sequences:
@@ -68,14 +110,13 @@ def packed_text(path: str, tokenizer: Any, length: int) -> Sequences:
         for ids in tokens.encode_prompts(tokenizer, rows)
         for number in [*ids, tokenizer.eos_token_id]
     ]
-    blocks = [
-        stream[start : start + length] for start in range(0, len(stream) - length + 1, length)
-    ]
+    starts = range(0, len(stream) - length + 1, length)
+    blocks = [Sample(stream[i : i + length], ((1, length),), 1, length) for i in starts]
     if not blocks:
         raise InputError(
             f"{path}: {len(stream)} ids of text; expected at least one block of {length}"
         )
-    return Sequences(blocks, [1] * len(blocks), 0)
+    return Sequences(blocks, list(range(len(blocks))), 0)
 
 
 def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -111,17 +152,32 @@ class Order:
         return self._batches[place]
 
 
-def collate(sequences: Sequences, indices: Sequence[int], pad: int, device: str) -> Batch:
+class Fixed:
+    """The supply of micro-batches where all sequences are known beforehand."""
+
+    def __init__(self, sequences: Sequences, pad: int, device: str) -> None:
+        self.sequences, self.pad, self.device = sequences, pad, device
+
+    def __call__(self, step: int, indices: Collection[int]) -> Batch:
+        samples = [self.sequences.samples[i] for i in indices]
+        rows = [self.sequences.rows[i] for i in indices]
+        return collate(samples, rows, self.pad, self.device)
+
+
+def collate(
+    samples: Sequence[Sample], rows: Sequence[int], pad: int, device: str, fixed: bool = True
+) -> Batch:
     """Pads the samples on the right to the longest of them."""
     import torch
 
-    longest = max(len(sequences.ids[i]) for i in indices)
-    ids_BT = torch.full((len(indices), longest), pad, dtype=torch.long)
+    longest = max(len(each.ids) for each in samples)
+    ids_BT = torch.full((len(samples), longest), pad, dtype=torch.long)
     attention_BT = torch.zeros_like(ids_BT)
-    supervised_BS = torch.zeros((len(indices), longest - 1), dtype=torch.bool)
-    for row, index in enumerate(indices):
-        ids = sequences.ids[index]
-        ids_BT[row, : len(ids)] = torch.tensor(ids)
-        attention_BT[row, : len(ids)] = 1
-        supervised_BS[row, sequences.prompt_lengths[index] - 1 : len(ids) - 1] = True
-    return Batch(ids_BT.to(device), attention_BT.to(device), supervised_BS.to(device))
+    supervised_BS = torch.zeros((len(samples), longest - 1), dtype=torch.bool)
+    for row, each in enumerate(samples):
+        ids_BT[row, : len(each.ids)] = torch.tensor(each.ids)
+        attention_BT[row, : each.attended] = 1
+        for first, last in each.spans:
+            supervised_BS[row, first - 1 : last - 1] = True
+    tensors = (tensor.to(device) for tensor in (ids_BT, attention_BT, supervised_BS))
+    return Batch(*tensors, tuple(rows), fixed)

@@ -13,126 +13,31 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from atkd.files import InputError, cli, folder_lock, read_json, sha256
-from atkd.fused import Head, fused_uncertainty, weighted_fused_loss
-from atkd.objectives import METHODS
-from atkd.provenance import Stage, settings_hash
-from atkd.weighting import Weights, token_weights
+from atkd.provenance import Stage, settings_hash, versions
+from atkd.recipes import Recipe, recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from atkd.sequences import Batch
-
-
-class Signal(NamedTuple):
-    """A teacher's view of one micro-batch: final hidden states [N, d] and uncertainty [N]."""
-
-    hidden_Nd: Tensor | None
-    uncertainty_N: Tensor
-
-
-class LiveTeacher:
-    """A teacher that runs beside the student."""
-
-    def __init__(self, model: Any, vocabulary: int) -> None:
-        from atkd.models import head_rows
-
-        self.model, self.head = model, Head(*head_rows(model, vocabulary))
-
-    def signal(self, batch: Batch) -> Signal:
-        """Hidden states and uncertainty at the supervised positions."""
-        import torch
-
-        from atkd.models import hidden_states
-
-        with torch.no_grad():
-            hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
-            hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
-        return Signal(hidden_Nd, fused_uncertainty(hidden_Nd, self.head, batch.targets_N))
-
-
-class Distillation:
-    """A method's objective: divergence and settings from its row, teacher live (or none)."""
-
-    def __init__(
-        self,
-        divergence: str,
-        settings: Mapping[str, Any],
-        teacher: LiveTeacher | None,
-        vocabulary: int,
-    ) -> None:
-        self.divergence, self.settings, self.teacher = divergence, settings, teacher
-        self.vocabulary = vocabulary
-        self.medians: list[float] = []
-
-    def signal(self, batch: Batch) -> Signal:
-        """The teacher's view; without a teacher, zeros that only count the tokens."""
-        import torch
-
-        if self.teacher is None:
-            return Signal(
-                None, torch.zeros(batch.targets_N.numel(), device=batch.input_ids_BT.device)
-            )
-        return self.teacher.signal(batch)
-
-    def weights(
-        self, signals: list[Signal], gather: Callable[[Tensor], tuple[Tensor, int]]
-    ) -> list[Weights]:
-        """Token weights within the split's scope, cut back to the micro-batches."""
-        import torch
-
-        sizes = [signal.uncertainty_N.numel() for signal in signals]
-        if self.settings.get("scope", "batch") == "micro":
-            share = 1 / (len(signals) * gather(signals[0].uncertainty_N.new_zeros(1))[0].numel())
-            pieces = [
-                token_weights(self.divergence, s.uncertainty_N, self.settings) for s in signals
-            ]
-            return [Weights(*(share * weight for weight in piece)) for piece in pieces]
-        joined_M, start = gather(torch.cat([signal.uncertainty_N for signal in signals]))
-        if self.teacher is not None:
-            self.medians.append(joined_M.median().item())
-        whole = token_weights(self.divergence, joined_M, self.settings)
-        own = [weight[start : start + sum(sizes)].split(sizes) for weight in whole]
-        return [Weights(*piece) for piece in zip(*own, strict=True)]
-
-    def facts(self) -> dict[str, float]:
-        """Mean over steps of the median of the teacher's uncertainty, for provenance."""
-        if not self.medians:
-            return {}
-        return {"median_uncertainty": round(sum(self.medians) / len(self.medians), 6)}
-
-    def loss(
-        self, model: Any, hidden_Nd: Tensor, batch: Batch, signal: Signal, weights: Weights
-    ) -> Tensor:
-        """This micro-batch's part of the step's loss."""
-        from atkd.models import head_rows
-
-        student, teacher = (
-            Head(*head_rows(model, self.vocabulary)),
-            self.teacher and self.teacher.head,
-        )
-        ours, theirs = (hidden_Nd, student), (signal.hidden_Nd, teacher)
-        return weighted_fused_loss(
-            self.divergence, *ours, *theirs, batch.targets_N, weights, self.settings
-        )
+    from atkd.cache import CachedTeacher
+    from atkd.distillation import Distillation
+    from atkd.loop import Loop, Supply
+    from atkd.sequences import Sequences
+    from atkd.teachers import LiveTeacher
 
 
 def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
     """Hash of everything that decides the result: settings, seed, data, base and teacher."""
-    from atkd.provenance import versions
-
-    sources = {name: getattr(args, name) for name in ("base", "teacher")}
-    manifests = {
-        name: sha256(Path(path) / "manifest.json") for name, path in sources.items() if path
-    }
-    data = sha256(args.data) if args.data else None
+    folders = {name: getattr(args, name) for name in ("base", "teacher")}
+    found = {name: sha256(Path(path) / "manifest.json") for name, path in folders.items() if path}
+    files = {name: getattr(args, name) for name in ("data", "text")}
+    found |= {name: sha256(path) for name, path in files.items() if path}
     parts = {"role": args.role, "method": args.method, "seed": args.seed, "settings": settings}
-    return settings_hash(parts | {"data": data, "from": manifests, "versions": versions()})
+    parts |= {"cached": bool(args.cache), "from": found, "versions": versions()}
+    return settings_hash(parts)
 
 
 def starting_model(args: argparse.Namespace, settings: Mapping[str, Any], tokenizer: Any) -> Any:
@@ -147,12 +52,11 @@ def starting_model(args: argparse.Namespace, settings: Mapping[str, Any], tokeni
 
 def open_teacher(
     args: argparse.Namespace, settings: Mapping[str, Any], device: str, tokenizer: Any
-) -> LiveTeacher | None:
-    """The live teacher a method needs; InputError where its tokenizer is not the student's."""
+) -> LiveTeacher:
+    """The teacher that runs beside the student; InputError where its tokenizer is another."""
     from atkd import models, tokens
+    from atkd.teachers import LiveTeacher
 
-    if not args.teacher:
-        return None
     theirs = tokens.open_tokenizer({"folder": args.teacher}, settings["family"])
     tokens.same_vocabulary(tokenizer, theirs)
     model = models.load(args.teacher, device, settings["compute"]["teacher_dtype"])
@@ -160,14 +64,59 @@ def open_teacher(
     return LiveTeacher(model, len(tokenizer))
 
 
-def read_sequences(args: argparse.Namespace, settings: Mapping[str, Any], tokenizer: Any) -> Any:
+def open_cache(
+    args: argparse.Namespace, settings: Mapping[str, Any], device: str
+) -> CachedTeacher | None:
+    """The teacher's cache, if one is given; InputError where it is not this teacher's."""
+    from atkd import cache
+
+    if not args.cache:
+        return None
+    if not args.teacher:
+        raise InputError("--teacher: missing; the teacher whose cache is given is needed beside it")
+    text = Path(args.text) if args.text else None
+    facts = {"teacher_dtype": settings["compute"]["teacher_dtype"]}
+    wanted = cache.identity(Path(args.teacher), Path(args.data), text, facts)
+    found = cache.CachedTeacher(Path(args.cache), wanted, device)
+    length = settings["training"]["max_length"]
+    if found.max_length < length:
+        raise InputError(
+            f"{args.cache}: holds samples of at most {found.max_length} ids; expected {length}"
+        )
+    return found
+
+
+def recipe_of(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe:
+    """Cross-entropy for bases and teachers, the method's recipe for a student."""
+    if args.role != "student":
+        return Recipe("cross_entropy", "ground_truth", {}, ())
+    released = settings.get("released", ())
+    found = recipe(args.method, settings["family"], settings["method"], released)
+    if found.loss is None:
+        raise InputError(f"--method: {args.method!r} trains nothing; its model is the base")
+    if found.distils and not args.teacher:
+        raise InputError(f"--teacher: missing; method {args.method!r} needs one")
+    if found.sequences == "teacher" and not args.text:
+        raise InputError(f"--text: missing; method {args.method!r} learns from teacher answers")
+    return found
+
+
+def read_sequences(
+    args: argparse.Namespace,
+    settings: Mapping[str, Any],
+    tokenizer: Any,
+    made: Recipe,
+    context: int,
+) -> Sequences:
     """Packed text for a base, instruction data otherwise; says what was too long."""
     from atkd import sequences
 
     length = settings["training"]["max_length"]
     if args.role == "base":
         return sequences.packed_text(args.data, tokenizer, length)
-    found = sequences.ground_truth(args.data, tokenizer, length)
+    if "prompt_doubled" in made.switches:
+        length = min(2 * length, context)
+    found = sequences.instructions(args.data, tokenizer, length, args.text, made.sample_switches)
     if found.too_long:
         print(
             f"{args.data}: {found.too_long} samples longer than {length} ids left out", flush=True
@@ -176,19 +125,34 @@ def read_sequences(args: argparse.Namespace, settings: Mapping[str, Any], tokeni
 
 
 def objective(
-    args: argparse.Namespace,
-    settings: Mapping[str, Any],
-    teacher: LiveTeacher | None,
-    vocabulary: int,
+    args: argparse.Namespace, settings: Mapping[str, Any], made: Recipe, device: str, tokenizer: Any
 ) -> Distillation:
-    """Cross-entropy for bases and teachers, the method's row for students."""
-    if args.role != "student":
-        return Distillation("cross_entropy", {}, None, vocabulary)
-    row = METHODS[args.method]
-    if row.needs_teacher and teacher is None:
-        raise InputError(f"--teacher: missing; method {args.method!r} needs one")
-    chosen = {**row.settings, **settings["method"]}
-    return Distillation(row.loss, chosen, teacher, vocabulary)
+    """The recipe's loss with the teachers it needs: cached, live for student text, or both."""
+    from atkd.distillation import Distillation
+
+    live = None
+    cached = open_cache(args, settings, device) if made.cacheable else None
+    if made.distils and (cached is None or made.student_fraction > 0):
+        live = open_teacher(args, settings, device, tokenizer)
+    return Distillation(made.loss, made.settings, len(tokenizer), live, cached, args.seed)
+
+
+def supply_of(
+    state: Loop, data: Sequences, made: Recipe, tokenizer: Any, max_length: int, seed: int
+) -> Supply:
+    """Micro-batches of fixed sequences, or of a mixture with the student's own answers."""
+    from atkd.onpolicy import Mixture
+    from atkd.sequences import Fixed
+
+    fixed = Fixed(data, tokenizer.pad_token_id, str(state.run.device))
+    if made.student_fraction == 0:
+        return fixed
+
+    def student() -> Any:
+        return state.run.unwrap_model(state.module).model
+
+    autocast, switches = state.run.autocast, made.sample_switches
+    return Mixture(fixed, student, tokenizer, made.settings, max_length, seed, autocast, switches)
 
 
 def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None:
@@ -207,17 +171,18 @@ def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None
     output = Path(args.output)
     if args.role != "base" or "build" in settings["source"]:
         run = loops.accelerator(device, settings["compute"]["precision"])
-        data = read_sequences(args, settings, tokenizer)
-        order = Order(
-            [len(ids) for ids in data.ids], _batch_size(settings["training"], run), args.seed
-        )
+        made = recipe_of(args, settings)
+        context = model.config.max_position_embeddings
+        data = read_sequences(args, settings, tokenizer, made, context)
+        lengths = [len(sample.ids) for sample in data.samples]
+        order = Order(lengths, _batch_size(settings["training"], run), args.seed)
         steps = loops.step_count(settings["training"], order.per_epoch)
-        teacher = open_teacher(args, settings, str(run.device), tokenizer)
-        aim = objective(args, settings, teacher, len(tokenizer))
+        aim = objective(args, settings, made, str(run.device), tokenizer)
         state = loops.Loop(run, model, settings["training"], steps)
+        length = settings["training"]["max_length"]
+        supply = supply_of(state, data, made, tokenizer, length, args.seed)
         stage.ready()
-        pad = tokenizer.pad_token_id
-        facts |= loops.fit(state, aim, data, order, pad, output / "work", name) | aim.facts()
+        facts |= loops.fit(state, aim, supply, order, output / "work", name) | aim.facts()
         facts |= {"samples": len(data), "too_long": data.too_long, "epoch_steps": order.per_epoch}
     if first_process():
         _finish(stage, model, tokenizer, output, name, facts)
@@ -271,16 +236,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m atkd.train", description=main.__doc__)
     parser.add_argument("--role", required=True, choices=["base", "teacher", "student"])
     parser.add_argument(
-        "--method", choices=sorted(METHODS), help="student's method (atkd/objectives.py)"
+        "--method",
+        help="student's method, as in atkd/objectives.py; `+switch` (atkd/released.py)",
     )
     parser.add_argument("--run", required=True, help="name of the run in score and cost files")
     parser.add_argument("--seed", type=int, required=True, help="seeds weights, order and dropout")
     parser.add_argument(
-        "--settings", required=True, help="JSON: family, source, training, method, compute"
+        "--settings",
+        required=True,
+        help="JSON: family, source, training, method, released, compute",
     )
     parser.add_argument("--tokenizer", required=True, help="tokenizer folder")
     parser.add_argument("--base", help="folder of the pretrained model (teacher, student)")
     parser.add_argument("--teacher", help="folder of the teacher (methods that need one)")
+    parser.add_argument("--cache", help="folder of the teacher's cache, for fixed sequences")
+    parser.add_argument("--text", help="teacher's answers (methods that learn from them)")
     parser.add_argument("--data", help="JSON lines to train on")
     parser.add_argument("--output", required=True, help="folder to write")
     args = parser.parse_args()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from atkd import evaluate, models, prompts, scoring, tokens
+from atkd import evaluate, generation, models, prompts, scoring, tokens
 from atkd.files import InputError, read_json, read_jsonl, write_jsonl
 from atkd.provenance import Stage
 
@@ -102,7 +102,7 @@ def test_ids_fed_are_ids_trained_on(places: Any, tmp_path: Path, monkeypatch: An
     family, where = places
     seen: list[list[int]] = []
     scored: list[list[int]] = []
-    original, likelihoods = evaluate.greedy, evaluate.log_likelihoods
+    original, likelihoods = evaluate.decode, evaluate.log_likelihoods
 
     def record(model: Any, ids: Any, mask: Any, *rest: Any) -> Any:
         seen.extend(row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True))
@@ -112,7 +112,7 @@ def test_ids_fed_are_ids_trained_on(places: Any, tmp_path: Path, monkeypatch: An
         scored.extend(prompt + response for prompt, response in pairs)
         return likelihoods(model, pairs, *rest)
 
-    monkeypatch.setattr(evaluate, "greedy", record)
+    monkeypatch.setattr(evaluate, "decode", record)
     monkeypatch.setattr(evaluate, "log_likelihoods", record_pairs)
     run(where, tmp_path)
     tokenizer = evaluate.models_tokenizer(where[0])
@@ -170,7 +170,7 @@ def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
     model = models.load(places[1][0])
     tokenizer = evaluate.models_tokenizer(places[1][0])
     rows = tokens.encode_prompts(tokenizer, ["Say it.", "Say it twice. It is."])
-    ids, mask = evaluate.padded(rows, tokenizer.pad_token_id, left=True)
+    ids, mask = generation.padded(rows, tokenizer.pad_token_id, left=True)
     forward = model.forward
 
     def changed(*args: Any, **kwargs: Any) -> Any:
@@ -180,7 +180,9 @@ def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
 
     model.forward = changed
     with torch.inference_mode():
-        return tokenizer, evaluate.greedy(model, ids, mask, new_tokens, tokenizer)
+        return tokenizer, generation.decode(
+            model, ids, mask, new_tokens, tokenizer, generation.likeliest
+        )
 
 
 def test_spare_rows_are_never_emitted(places: Any) -> None:
@@ -215,7 +217,7 @@ def test_greedy_equals_generate(places: Any) -> None:
     tokenizer, ours = greedy_of(places, lambda logits: logits[..., 320:].fill_(-1e4))
     model = models.load(places[1][0])
     rows = tokens.encode_prompts(tokenizer, ["Say it.", "Say it twice. It is."])
-    ids, mask = evaluate.padded(rows, tokenizer.pad_token_id, left=True)
+    ids, mask = generation.padded(rows, tokenizer.pad_token_id, left=True)
     wanted = model.generate(
         input_ids=ids,
         attention_mask=mask,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import atkd
 from atkd import objectives
-from atkd.divergences import uncertainty
+from atkd.divergences import DIVERGENCES, uncertainty
 from atkd.weighting import Weights, easy_tokens, token_weights
 
 
@@ -28,6 +28,28 @@ def kl(p: list[float], q: list[float]) -> float:
 def reference_jsd(p: list[float], q: list[float], beta: float) -> float:
     m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
     return beta * kl(p, m) + (1 - beta) * kl(q, m)
+
+
+def tv(p: list[float], q: list[float]) -> float:
+    return sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+
+
+REFERENCES = {
+    "forward_kl": kl,
+    "reverse_kl": lambda p, q: kl(q, p),
+    "jsd": lambda p, q: reference_jsd(p, q, 0.5),
+    "tvd": tv,
+    "kl_mixture": lambda p, q: 0.9 * kl(p, q) + 0.1 * kl(q, p),
+}
+
+
+def reference_matched(name: str, student: list[float], teacher: list[float], gold: int) -> tuple:
+    """(u, divergence of the binary pairs, divergence of the renormalised rests)."""
+    p, q = softmax(teacher), softmax(student)
+    u, v = sum(p) - p[gold], sum(q) - q[gold]
+    rest = [j for j in range(len(p)) if j != gold]
+    pairs = REFERENCES[name]([p[gold], u], [q[gold], v])
+    return u, pairs, REFERENCES[name]([p[j] / u for j in rest], [q[j] / v for j in rest])
 
 
 def reference_terms(student: list[float], teacher: list[float], gold: int) -> dict[str, float]:
@@ -102,6 +124,56 @@ def test_atkd_equals_the_reference(n: int, share: float, reverse: bool) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_every_divergence_equals_the_reference_whole_and_split(name: str) -> None:
+    student, teacher, targets = make(23, 9, seed=5)
+    rows = list(zip(student.tolist(), teacher.tolist(), targets.tolist(), strict=True))
+    whole = [REFERENCES[name](softmax(t), softmax(s)) for s, t, _ in rows]
+    found = atkd.kd_loss(name, student, teacher, targets).item()
+    assert found == pytest.approx(sum(whole) / 23, rel=1e-10)
+    terms = [reference_matched(name, *row) for row in rows]
+    dkd = sum(0.2 * target + diversity for _, target, diversity in terms) / 23
+    found = atkd.kd_loss("dkd", student, teacher, targets, divergence=name).item()
+    assert found == pytest.approx(dkd, rel=1e-10)
+    matched = [{"u": u, "tkd_x": target, "dkd_x": rest} for u, target, rest in terms]
+    found = atkd.kd_loss("atkd", student, teacher, targets, divergence=name).item()
+    assert found == pytest.approx(reference_atkd(matched, 0.2, 0.5, "_x"), rel=1e-9)
+
+
+def test_the_random_split_ignores_uncertainty_and_keeps_the_shares() -> None:
+    u, noise = torch.rand(101), torch.rand(101)
+    weights = token_weights("atkd", u, {"split": "random"}, noise)
+    assert torch.equal(weights.target_N > 0, noise >= noise.median())
+    assert weights.diversity_N.sum().item() == pytest.approx(1.0)
+    one, two = (token_weights("atkd", u, {"split": "random", "seed": seed}) for seed in (1, 2))
+    assert not torch.equal(one.target_N, two.target_N)
+    again = token_weights("atkd", 1 - u, {"split": "random", "seed": 1})
+    assert torch.equal(one.target_N, again.target_N)
+
+
+def test_a_threshold_replaces_the_rank() -> None:
+    u = torch.tensor([0.1, 0.2, 0.3, 0.9])
+    weights = token_weights("atkd", u, {"threshold": 0.25})
+    assert (weights.target_N > 0).tolist() == [False, False, True, True]
+
+
+def test_the_order_of_samples_never_matters() -> None:
+    student, teacher, targets = make(41, 9)
+    order = torch.randperm(41, generator=torch.Generator().manual_seed(1))
+    for options in ({}, {"split": "topk"}, {"split": "inverse"}, {"reverse": True}):
+        one = atkd.kd_loss("atkd", student, teacher, targets, **options)
+        two = atkd.kd_loss("atkd", student[order], teacher[order], targets[order], **options)
+        assert one.item() == pytest.approx(two.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [*DIVERGENCES, "dkd", "atkd"])
+def test_a_constant_added_to_all_logits_changes_nothing(name: str) -> None:
+    student, teacher, targets = make(20, 9)
+    one = atkd.kd_loss(name, student, teacher, targets)
+    two = atkd.kd_loss(name, student + 300.0, teacher - 200.0, targets)
+    assert one.item() == pytest.approx(two.item(), rel=1e-9)
+
+
 def test_jsd_weighs_the_teacher_by_beta() -> None:
     student, teacher, targets = make(23, 9)
     expected = [row["jsd_0.1"] for row in reference(student, teacher, targets)]
@@ -130,6 +202,11 @@ def test_identity_forward_and_reverse() -> None:
         ("dkd", {}),
         ("atkd", {}),
         ("atkd", {"reverse": True}),
+        ("kl_mixture", {}),
+        ("dkd", {"divergence": "reverse_kl"}),
+        ("atkd", {"divergence": "jsd", "beta": 0.3}),
+        ("atkd", {"divergence": "tvd"}),
+        ("atkd", {"split": "random"}),
     ],
 )
 def test_gradients(name: str, options: dict) -> None:
@@ -142,7 +219,7 @@ def test_gradients(name: str, options: dict) -> None:
     assert torch.autograd.gradcheck(loss, (student,))
 
 
-@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "tvd", "dkd", "atkd"])
+@pytest.mark.parametrize("name", [*DIVERGENCES, "dkd", "atkd"])
 @pytest.mark.parametrize("scale", [1e4, -1e4])
 def test_extreme_logits_stay_finite(name: str, scale: float) -> None:
     student, teacher, targets = (t.float() if t.is_floating_point() else t for t in make(8, 6))

@@ -20,6 +20,7 @@ KNOBS = {
     "gradient_checkpointing": False,
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float32"}
+ON_POLICY = ("imitkd_atkd", "gkd")
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
 
 
@@ -51,7 +52,8 @@ def train(
 ) -> Path:
     """One training from the command line, on as many processes."""
     shape = {"hidden_size": 16, "layers": 2, "heads": 2}
-    settings = {"family": "llama", "training": KNOBS, "compute": COMPUTE, "method": {}}
+    settings = {"family": "llama", "training": KNOBS, "compute": COMPUTE}
+    settings["method"] = {"max_new_tokens": 8} if options.get("method") in ON_POLICY else {}
     settings |= {"source": {"build": shape}} if role == "base" else {}
     line = [*(TWO if processes == 2 else ["-m"]), "atkd.train", "--role", role, "--run", "r"]
     line += [
@@ -73,7 +75,9 @@ def train(
     return root / output
 
 
-@pytest.mark.parametrize("method", ["sft", "supervised_kd", "supervised_kd_atkd"])
+@pytest.mark.parametrize(
+    "method", ["sft", "supervised_kd", "supervised_kd_atkd", "imitkd_atkd", "gkd"]
+)
 def test_two_processes_train_like_one(root: Path, method: str) -> None:
     options = {"method": method, "base": "base"} | (
         {} if method == "sft" else {"teacher": "teacher"}

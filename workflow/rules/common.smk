@@ -11,17 +11,24 @@ os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 from atkd import config as grid
 from atkd.files import InputError, folder_lock
 from atkd.objectives import METHODS
+from atkd.recipes import deviations, overrides, recipe, row_of, switches_of, trained_as
+from atkd.released import SWITCHES
 
 try:
     config = grid.checked(config, METHODS)
     DATA_ROOT = grid.data_root(config)
+    RELEASED = list(SWITCHES) if config["protocol"] == "released" else config["released"]
+    for name in config["methods"]:
+        recipe(name, "opt", {})
 except InputError as error:
     raise WorkflowError(str(error))
 
 FAMILIES = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
 TASKS = [*config["tasks"], *config["extra_tasks"]]
 COMPUTE = config["compute"]
-RUNS = grid.runs(config, {name: row.needs_teacher for name, row in METHODS.items()})
+VARIANTS = {f: deviations(config, f) if config["deviations"] else [] for f in FAMILIES}
+METHOD_NAMES = {*config["methods"], *sum(VARIANTS.values(), [])}
+RUNS = grid.runs(config, {name: row_of(name).needs_teacher for name in METHOD_NAMES}, VARIANTS)
 
 
 def hold_results():
@@ -48,6 +55,7 @@ def needs(wildcards, alone=False):
     """Compute settings of a job, by the models it loads; `alone`: the student, or else the teacher."""
     names = [wildcards.get(role) for role in ("size", "student", "teacher")]
     sizes = [name for name in names if name not in (None, "-")]
+    alone = alone or ("method" in wildcards.keys() and not live_teacher(wildcards))
     return grid.needs(config, wildcards.family, sizes[:1] if alone else sizes)
 
 
@@ -100,8 +108,13 @@ def tokenizer_settings(wildcards):
     return as_json(rooted(dict(source), "files"))
 
 
-def prompt_settings(wildcards):
-    return as_json({"tasks": TASKS} | config["evaluation"])
+def prompt_settings(wildcards, released=False):
+    template = "released" if released or "test_template" in RELEASED else "stated"
+    return as_json({"tasks": TASKS, "template": template} | config["evaluation"])
+
+
+def released_prompt_settings(wildcards):
+    return prompt_settings(wildcards, released=True)
 
 
 def evaluation_settings(wildcards):
@@ -129,7 +142,8 @@ def train_settings(role):
             source = config["families"][family]["models"][size]
             parts["source"] = {k: v for k, v in source.items() if k != "training"}
         if role == "student":
-            parts["method"] = config["method_settings"].get(wildcards.method, {})
+            parts["method"] = overrides(config, wildcards.method)
+            parts["released"] = RELEASED
         return as_json(parts)
 
     return fragment
@@ -141,18 +155,74 @@ def base_of(wildcards):
     return f"<results>/models/{wildcards.family}/{wildcards.student}/seed{seed}/base/manifest.json"
 
 
-def teacher_of(wildcards):
-    """The teacher of a pair, or nothing for a method without one."""
-    if wildcards.teacher == "-":
-        return []
+def recipe_of(wildcards):
+    """The method of a student as this configuration runs it."""
+    name = wildcards.method
+    return recipe(name, wildcards.family, overrides(config, name), RELEASED)
+
+
+def caches(wildcards):
+    """Whether a student reads its teacher's cache."""
+    found = recipe_of(wildcards)
+    return found.cacheable and found.sequences in config["teacher_cache"]
+
+
+def live_teacher(wildcards):
+    """Whether a student's job runs its teacher."""
+    found = recipe_of(wildcards)
+    return found.distils and (found.student_fraction > 0 or not caches(wildcards))
+
+
+def of_teacher(wildcards, kind, name):
+    """A file made from a pair's teacher, of the seed that the student's seed uses."""
     seed = grid.model_seed(config, int(wildcards.seed))
-    return (
-        f"<results>/models/{wildcards.family}/{wildcards.teacher}/seed{seed}/teacher/manifest.json"
-    )
+    return f"<results>/{kind}/{wildcards.family}/{wildcards.teacher}/seed{seed}/{name}"
 
 
-def teacher_flag(wildcards, input):
-    return f"--teacher {Path(input.teacher).parent}" if input.teacher else ""
+def teacher_of(wildcards):
+    """The teacher whose distribution a student learns, or nothing."""
+    wanted = recipe_of(wildcards).distils
+    return of_teacher(wildcards, "models", "teacher/manifest.json") if wanted else []
+
+
+def cache_of(wildcards):
+    """The cache of the teacher on the student's fixed sequences, or nothing."""
+    name = f"{recipe_of(wildcards).sequences}/manifest.json"
+    return of_teacher(wildcards, "cache", name) if caches(wildcards) else []
+
+
+def text_of(wildcards):
+    """The teacher's answers, or nothing for a method that learns from the data's."""
+    wanted = recipe_of(wildcards).sequences == "teacher"
+    return of_teacher(wildcards, "text", "teacher.jsonl") if wanted else []
+
+
+def teacher_flags(wildcards, input):
+    """What tells a student's job of its teacher, the teacher's cache and its answers."""
+    flags = [f"--teacher {Path(input.teacher).parent}"] if input.teacher else []
+    flags += [f"--cache {Path(input.cache).parent}"] if input.cache else []
+    return " ".join(flags + ([f"--text {input.text}"] if input.text else []))
+
+
+def text_settings(wildcards):
+    """How a teacher answers; its answers fit the longest sample of any of its students."""
+    lengths = [
+        grid.training(config, pair["family"], pair["student"], "student")["max_length"]
+        for pair in config["pairs"]
+        if (pair["family"], pair["teacher"]) == (wildcards.family, wildcards.size)
+    ]
+    parts = {"family": wildcards.family, "max_length": max(lengths), "device": COMPUTE["device"]}
+    return parts | {"dtype": COMPUTE["teacher_dtype"]}
+
+
+def answer_settings(wildcards):
+    parts = text_settings(wildcards) | config["teacher_text"]
+    return as_json(parts | {"seed": int(wildcards.seed)})
+
+
+def cache_settings(wildcards):
+    parts = text_settings(wildcards)
+    return as_json(parts | {"teacher_dtype": parts.pop("dtype")})
 
 
 def model_of(wildcards):
@@ -162,7 +232,17 @@ def model_of(wildcards):
         return f"<results>/models/{w.family}/{w.teacher}/seed{w.seed}/teacher/manifest.json"
     if w.method == "none":
         return f"<results>/models/{w.family}/{w.student}/seed{w.seed}/base/manifest.json"
-    return f"<results>/students/{w.family}/{w.student}/{w.teacher}/{w.method}/seed{w.seed}/manifest.json"
+    method = trained_as(w.method)
+    return (
+        f"<results>/students/{w.family}/{w.student}/{w.teacher}/{method}/seed{w.seed}/manifest.json"
+    )
+
+
+def prompts_of(wildcards):
+    """The prompt files of a family; those of the released code's template for such a variant."""
+    other = "test_template" in switches_of(wildcards.method)
+    kind = "released_prompts" if other else "prompts"
+    return [f"<results>/{kind}/{wildcards.family}/{task}.jsonl" for task in TASKS]
 
 
 def run_files(name):

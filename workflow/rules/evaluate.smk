@@ -1,7 +1,7 @@
 rule evaluate:
     input:
         model=model_of,
-        prompts=rules.prompts.output.tasks,
+        prompts=prompts_of,
         code=code("evaluate", "scoring", "tokens", "models"),
     output:
         samples=collect(

@@ -64,6 +64,20 @@ rule prompts:
         "--settings {params.settings:q} --output {params.folder} > {log} 2>&1"
 
 
+# What a variant that is tested with the released code's template is asked.
+use rule prompts as released_prompts with:
+    output:
+        summary="<results>/released_prompts/{family}/summary.json",
+        tasks=collect("<results>/released_prompts/{{family}}/{task}.jsonl", task=TASKS),
+    log:
+        "<logs>/released_prompts/{family}.log",
+    params:
+        settings=released_prompt_settings,
+        data=subpath(input.manifest, parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        folder=subpath(output.summary, parent=True),
+
+
 rule check:
     input:
         data=rules.data.output.manifest,
