@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from atkd.fused import Head, fused_uncertainty, weighted_fused_loss
+from atkd.fused import Head, fused_targets, weighted_fused_loss
 from atkd.loop import gatherer
 from atkd.objectives import IGNORE, check_name, split_divergence
 from atkd.weighting import Gather, Weights, step_weights
@@ -46,6 +46,7 @@ class View:
     targets_N: Tensor
     hidden_Nd: Tensor
     weights: Weights
+    log_normaliser_N: Tensor | None
 
 
 @contextlib.contextmanager
@@ -173,8 +174,7 @@ class Distils(_Trainer):
         return student
 
     def _head(self, layer: torch.nn.Linear) -> Head:
-        parts = (layer.weight, layer.bias)
-        return Head(*(None if each is None else each[: self.vocab_size] for each in parts))
+        return Head(layer.weight, layer.bias).cut(self.vocab_size)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -186,13 +186,16 @@ class Distils(_Trainer):
 
     def _views(self, batches: Sequence[Mapping[str, Any]], gather: Gather) -> list[View]:
         seen = [self._teach(batch) for batch in batches]
-        head = self._head(self.teacher.get_output_embeddings())
+        found: list[Any] = [(hidden.new_zeros(len(hidden)).float(), None) for *_, hidden in seen]
         if self.loss_name == "atkd":
-            unsure = [fused_uncertainty(hidden, head, targets) for _, targets, hidden in seen]
-        else:
-            unsure = [hidden.new_zeros(len(hidden)).float() for *_, hidden in seen]
+            head = self._head(self.teacher.get_output_embeddings())
+            # Under the student's autocast, so that the loss meets the same rounded logits.
+            with self.accelerator.autocast():
+                found = [fused_targets(hidden, head, targets) for _, targets, hidden in seen]
+        unsure, normalisers = zip(*found, strict=True)
         weights = step_weights(self.loss_name, unsure, self.loss_settings, gather)
-        return [View(*parts, weight) for parts, weight in zip(seen, weights, strict=True)]
+        made = zip(seen, weights, normalisers, strict=True)
+        return [View(*parts, weight, normaliser) for parts, weight, normaliser in made]
 
     def _teach(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Which predictions are supervised [B, S], their targets [N], teacher's hidden [N, d]."""
@@ -202,11 +205,10 @@ class Distils(_Trainer):
         targets_BS = inputs.pop("labels")[:, 1:]
         supervised_BS = targets_BS != IGNORE
         targets_N = targets_BS[supervised_BS]
-        outside = (targets_N < 0) | (targets_N >= self.vocab_size)
-        if bool(outside.any()):
-            raise ValueError(
-                f"label {int(targets_N[outside][0])} is outside the vocabulary of {self.vocab_size}"
-            )
+        rows = self.vocab_size
+        strange = targets_N[(targets_N < 0) | (targets_N >= rows)]
+        if len(strange):
+            raise ValueError(f"label {int(strange[0])} is outside the vocabulary of {rows}")
         with (
             torch.no_grad(),
             head_returns(self.teacher, lambda hidden_BTd: hidden_BTd[:, :-1][supervised_BS]),
@@ -248,16 +250,17 @@ class Distils(_Trainer):
         return loss, outputs
 
     def _loss(self, hidden_BTd: Tensor, head: torch.nn.Linear, view: View) -> Tensor:
-        import torch
-
-        hidden_Nd = hidden_BTd[:, :-1][view.supervised_BS].to(head.weight.dtype)
-        ours = (hidden_Nd, self._head(head))
-        theirs = (view.hidden_Nd, self._head(self.teacher.get_output_embeddings()))
-        # Autocast would round the sums over the vocabulary, not the products alone.
-        with torch.autocast(hidden_Nd.device.type, enabled=False):
-            return weighted_fused_loss(
-                self.loss_name, *ours, *theirs, view.targets_N, view.weights, self.loss_settings
-            )
+        return weighted_fused_loss(
+            self.loss_name,
+            hidden_BTd[:, :-1][view.supervised_BS],
+            self._head(head),
+            view.hidden_Nd,
+            self._head(self.teacher.get_output_embeddings()),
+            view.targets_N,
+            view.weights,
+            self.loss_settings,
+            log_normaliser=view.log_normaliser_N,
+        )
 
     def prediction_step(
         self,

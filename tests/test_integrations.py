@@ -225,7 +225,7 @@ def test_autocast_stays_close_to_float32(tmp_path: Path) -> None:
         job = trainer(tmp_path, build("opt", 16, 1), build("opt", 24, 2), bf16=bf16)
         job.train()
         losses.append(job.state.log_history[0]["loss"])
-    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=2e-2)
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
 def test_the_head_is_put_back_whatever_happens() -> None:
@@ -247,7 +247,7 @@ def test_the_head_is_put_back_whatever_happens() -> None:
         ({"loss": "kl"}, "loss 'kl' is unknown"),
         ({"loss_settings": {"lambda": 0.2}}, "loss_settings 'lambda' is unknown; expected beta, "),
         ({"loss_settings": {"easy_weight": 2}}, "easy_weight is 2"),
-        ({"loss_settings": {"scope": "corpus"}}, "scope is 'corpus'; expected a threshold"),
+        ({"loss_settings": {"scope": "epoch"}}, "scope is 'epoch'; expected one of batch, micro"),
         ({"loss_settings": {"divergence": "kl"}}, "divergence is 'kl'"),
         ({"vocab_size": V + 1}, f"student LlamaForCausalLM: its head has {V} rows; expected"),
         ({"label_smoothing_factor": 0.1}, "KDTrainer does not support label_smoothing_factor"),
@@ -272,9 +272,7 @@ def test_models_and_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="teacher Gemma2ForCausalLM: its head's output is scaled"):
         trainer(tmp_path, student, capped)
     student.set_output_embeddings(torch.nn.Sequential(student.get_output_embeddings()))
-    with pytest.raises(
-        ValueError, match=r"student LlamaForCausalLM: its head is a torch.*Sequential; expected"
-    ):
+    with pytest.raises(ValueError, match=r"its head is a torch\.nn\..*Sequential"):
         trainer(tmp_path, student, teacher, vocab_size=V)
 
 
