@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from atkd import estimates, figures, tables
+from atkd import costs, estimates, figures, tables
 from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_json, write_text
 
 SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
@@ -100,7 +100,7 @@ def missing(run: Path) -> list[str]:
 
 def _disagreements(run: Path, frame: Any) -> list[str]:
     loaded = estimates.load(run / "scores.csv", run / "documents.csv.gz")
-    ours = estimates.estimates(loaded, {(cell,): "cell" for cell in loaded.rows})
+    ours = estimates.estimates(loaded, [(((cell,), ()), "cell") for cell in loaded.rows])
     found = {(*(row[k] for k in estimates.KEYS), row["task"], row["metric"]): row for row in ours}
     out = []
     means = frame[frame.metric.isin(list(estimates.METRICS))]
@@ -162,20 +162,23 @@ def html_provenance(record: dict[str, Any]) -> str:
 def page(config: str, found: list[tables.Table], folder: Path, record: dict[str, Any]) -> str:
     """The whole page, self-contained."""
     by_name = {table.name: table for table in found}
-    drawn = [name for name in ("scaling", "gains") if (folder / f"{name}.svg").is_file()]
+    drawn = [name for name in ("scaling", "forest", "gains") if (folder / f"{name}.svg").is_file()]
     said = by_name["controls"].notes[0]
     bad = "" if said.startswith("Controls in order") else " bad"
     parts = [f"<h1>Knowledge distillation benchmark: {escape(config)}</h1>"]
     parts += [f'<p class="soft">{escape(MINIATURE)}</p>'] if estimates.is_world(config) else []
     parts += [f'<p class="verdict{bad}">{escape(said)}</p>']
-    links = ("figures", "scores", "controls", "more", "costs", "provenance")
+    links = ("figures", "gains", "scores", "controls", "more", "costs", "provenance")
     parts += ["<nav>" + "".join(f'<a href="#{n}">{n.capitalize()}</a>' for n in links) + "</nav>"]
-    groups = {"scores": "main_", "controls": "controls", "more": ("bits", "extra", "published")}
-    groups |= {"costs": "costs"}
+    groups: dict[str, list[str]] = {name: [] for name in links[1:-1]}
+    for name in by_name:
+        groups["scores" if name.startswith("main_") else name if name in groups else "more"] += [
+            name
+        ]
     parts += ['<h2 id="figures">Figures</h2>', *(html_figure(folder, name) for name in drawn)]
-    for name, start in groups.items():
+    for name, members in groups.items():
         parts += [f'<h2 id="{name}">{name.capitalize()}</h2>']
-        parts += [html_table(table) for key, table in by_name.items() if key.startswith(start)]
+        parts += [html_table(by_name[member]) for member in members]
     parts += ['<h2 id="provenance">Provenance</h2>', html_provenance(record)]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{escape(config)}</title><style>{STYLE}</style>"
@@ -213,7 +216,7 @@ def redraw(run: Path, published: Path | None = None) -> None:
 def summary(run: Path) -> str:
     """What a run's last lines should tell."""
     frame = estimates.read_csv(run / "scores.csv", ["config", *estimates.KEYS, "seed", "task"])
-    config, costs = (
+    config, spent = (
         str(frame.config[0]),
         estimates.read_csv(run / "costs.csv", estimates.COST_COLUMNS),
     )
@@ -221,7 +224,7 @@ def summary(run: Path) -> str:
     pairs = runs[(runs.student != "-") & (runs.teacher != "-")][
         estimates.KEYS[:3]
     ].drop_duplicates()
-    split = tables.time_split(tables.phases(costs))
+    split = costs.time_split(costs.phases(spent))
     total = sum(split.values()) or 1.0
     lines = [
         f"configuration {config}: {len(runs)} models scored, {len(pairs)} teacher-student pairs,"

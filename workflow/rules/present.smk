@@ -4,7 +4,7 @@ rule tables:
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published="results/published.csv",
-        code=code("tables", "estimates", "stats"),
+        code=code("tables", "comparisons", "costs", "estimates", "layout", "stats", "tdist"),
     output:
         main=report(
             collect("<results>/tables/main_{family}.csv", family=FAMILIES),
@@ -24,6 +24,7 @@ rule tables:
             caption="../report/extra.rst",
             category="Generalisation",
         ),
+        gains=report("<results>/tables/gains.csv", caption="../report/gains.rst", category="Gains"),
         controls=report(
             "<results>/tables/controls.csv",
             caption="../report/controls.rst",
@@ -50,7 +51,7 @@ rule tables:
 rule figures:
     input:
         tables=rules.tables.output.costs,
-        code=code("figures"),
+        code=code("figures", "scaling"),
     output:
         report(
             collect(
