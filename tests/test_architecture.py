@@ -86,8 +86,9 @@ ALLOWED = {
     "tables": {"comparisons", "costs", "estimates", "layout", "stats", "claims"},
     "scaling": set(),
     "figures": {"comparisons", "scaling", "stats", "claims"},
-    "browser": {"estimates"},
-    "report": {"browser", "costs", "layout", "tables", "figures", "estimates"},
+    "webpage": set(),
+    "browser": {"estimates", "layout", "webpage"},
+    "report": {"browser", "costs", "estimates", "figures", "layout", "tables", "webpage"},
 }
 
 

@@ -77,15 +77,16 @@ rule page:
         tables=rules.tables.output.costs,
         figures=rules.figures.output,
         published="results/published.csv",
-        code=code("report"),
+        code=code("report", "browser", "webpage"),
     output:
-        report("<results>/index.html", caption="../report/index.rst", category="Run"),
+        index=report("<results>/index.html", caption="../report/index.rst", category="Run"),
+        samples=report("<results>/samples.html", caption="../report/samples.rst", category="Run"),
     log:
         "<logs>/page.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        folder=subpath(output[0], parent=True),
+        folder=subpath(output.index, parent=True),
     shell:
         "python -m atkd.report html --run {params.folder} --published {input.published} > {log} 2>&1"
