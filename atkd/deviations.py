@@ -9,23 +9,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from atkd.estimates import Cell, Scores, estimates, label, load, sort_key
+from atkd.estimates import Contrast, Scores, estimates, label, load, sort_key
 from atkd.files import InputError, cli
+from atkd.layout import DETECTABLE, MINUS, Table, number
 from atkd.released import SWITCHES
-from atkd.tables import MINUS, Table
 
 COLUMNS = {"generation": "Generation", "understanding": "Understanding", "average": "Average"}
 TOGETHER = "all of them together"
 
 
-def pairs(scores: Scores) -> dict[tuple[Cell, ...], str]:
-    """(variant, plain) cells of every switch that was run."""
-    found = {}
+def pairs(scores: Scores) -> list[Contrast]:
+    """Variant against plain, of every switch that was run."""
+    found = []
     for cell in sorted(scores.rows, key=sort_key):
         name, _, switch = cell[3].partition("+")
         plain = (*cell[:3], name)
         if switch and plain in scores.rows:
-            found[cell, plain] = switch
+            found.append((((cell,), (plain,)), switch))
     return found
 
 
@@ -45,8 +45,9 @@ def table(scores: Scores) -> Table:
             by_task = {row.task: row for row in cell.itertuples()}
             meaning = SWITCHES[switch].meaning if switch in SWITCHES else TOGETHER
             values = [_cell(by_task[task]) if task in by_task else "" for task in COLUMNS]
+            values += [number(by_task["average"].detectable) if "average" in by_task else ""]
             shown.append([meaning, f"{label(key[2])}", *values])
-    heads = ["Departure of the released code", "Method", *COLUMNS.values()]
+    heads = ["Departure of the released code", "Method", *COLUMNS.values(), "Detectable"]
     notes = _notes(data, scores.config)
     title = "What each departure of the released code from the paper moves, in points"
     return Table("deviations", title, heads, shown[1:], notes, data)
@@ -71,7 +72,7 @@ def _notes(data: Any, config: str) -> list[str]:
         f"{seeds} seed(s), {documents} documents; 95 % intervals over {data.over.iloc[0]}, one by "
         f"one and uncorrected: of {len(data)}, {outside} exclude 0 (*), and about "
         f"{0.05 * len(data):.0f} would by chance.",
-        f"Configuration {config}. Teachers are the same on both sides.",
+        f"Configuration {config}. Teachers are the same on both sides. {DETECTABLE}",
     ]
 
 

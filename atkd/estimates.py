@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd import stats
 from atkd.files import InputError, write_text
@@ -21,8 +23,36 @@ METHODS = {"teacher": "Teacher", "none": "No training", "sft": "SFT", "seqkd": "
 METHODS |= {"supervised_kd": "Supervised KD", "reverse_kd": "Reverse KD", "imitkd": "ImitKD"}
 METHODS |= {"f_distill": "f-distill", "gkd": "GKD", "dkd": "Decoupled KD"}
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
-METRICS = {"score": ("Score", "points", 2), "bits_per_byte": ("Bits per byte", "bits", 3)}
+OVER_GROUPS = ("bbh",)  # plain mean over groups, as the score; all other tasks over documents
+PRIMARY = ("rouge_l", "prefix_match")  # a task's `score` is the first of these that it has
+
+
+class Metric(NamedTuple):
+    """How a metric is told to people; `about` ends in its direction."""
+
+    title: str
+    unit: str
+    digits: int
+    higher: bool
+    about: str
+
+
+METRICS = {
+    "score": Metric(
+        "Score",
+        "points",
+        2,
+        True,
+        "Score in percent, higher is better: ROUGE-L F (no stemmer) for the five generation sets, "
+        "prefix match for MMLU, DROP and BBH.",
+    ),
+    "bits_per_byte": Metric(
+        "Bits per byte", "bits", 3, False, "Bits per byte of the reference, lower is better."
+    ),
+}
 Cell = tuple[str, str, str, str]
+Sides = tuple[tuple[Cell, ...], tuple[Cell, ...]]  # mean of the first less mean of the second
+Contrast = tuple[Sides, str]  # what to estimate, and its `kind`
 KEYS = ["family", "student", "teacher", "method"]
 COST_COLUMNS = ["run", "stage", "wall_s", "cpu_s", "startup_s", "peak_memory_mb"]
 DOCUMENT_COLUMNS = ["run", "task", "document", "group", "metric", "value", "numerator"]
@@ -68,13 +98,16 @@ def task_label(task: str, config: str, count: int = 0) -> str:
 
 @dataclass
 class Scores:
-    """Documents' values as matrices (runs R, documents D) per task and metric, NaN where absent."""
+    """Documents' values as matrices (runs R, documents D) per (task, metric), NaN where absent.
+
+    A metric that is a ratio of sums has its numerators in `values` and its `denominators`.
+    """
 
     config: str
     rows: dict[Cell, dict[int, int]]  # (family, student, teacher, method) -> seed -> row
     values: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    bytes: dict[str, np.ndarray] = field(default_factory=dict)
-    groups: dict[str, np.ndarray] = field(default_factory=dict)
+    denominators: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    groups: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def columns(self) -> dict[str, list[str]]:
         """Column -> the tasks it averages: the paper's tasks that were run, averages, others."""
@@ -119,6 +152,10 @@ def load(scores_path: str | Path, documents_path: str | Path) -> Scores:
         raise InputError(f"{documents_path}: a document occurs twice in one run and task")
     for (task, metric), part in documents.groupby(["task", "metric"]):
         _place(scores, str(task), str(metric), part, len(runs))
+    for task in {task for task, _ in scores.values}:
+        own = next((m for m in PRIMARY if (task, m) in scores.values), None)
+        for kept in (scores.values, scores.groups) if own else ():
+            kept[task, "score"] = kept[task, own]
     return scores
 
 
@@ -127,70 +164,73 @@ def _place(scores: Scores, task: str, metric: str, part: pd.DataFrame, runs: int
     import pandas as pd
 
     codes, names = pd.factorize(part.document, sort=True)
-    values_RD, bytes_RD = np.full((2, runs, len(names)), np.nan)
+    values_RD, below_RD = np.full((2, runs, len(names)), np.nan)
     cells = (part.row.to_numpy(int), codes)
-    if metric == "bits_per_byte":
-        values_RD[cells], bytes_RD[cells] = part.numerator, part.denominator
-        scores.values[task, metric], scores.bytes[task] = values_RD, bytes_RD
-    else:
-        values_RD[cells] = part.value
-        scores.values[task, "score"] = values_RD
-        first = part.drop_duplicates("document").sort_values("document")
-        scores.groups[task] = first.group.fillna("").to_numpy(str)
+    ratio = part.numerator.notna().any()
+    values_RD[cells] = part.numerator if ratio else part.value
+    scores.values[task, metric] = values_RD
+    if ratio:
+        below_RD[cells] = part.denominator
+        scores.denominators[task, metric] = below_RD
+    first = part.drop_duplicates("document").sort_values("document")
+    scores.groups[task, metric] = first.group.fillna("").to_numpy(str)
 
 
-def _paired(
-    scores: Scores, task: str, metric: str, sides: list[list[int]]
-) -> stats.Components | None:
-    values_RD = scores.values.get((task, metric))
-    if values_RD is None or not sides[0]:
-        return None
-    lengths = [scores.bytes[task][rows] for rows in sides] if metric == "bits_per_byte" else None
-    groups = scores.groups[task] if (task, metric) == ("bbh", "score") else None
-    return stats.paired([values_RD[rows] for rows in sides], lengths, groups)
+def parts(scores: Scores, metric: str, sides: Sides) -> dict[str, stats.Components | None]:
+    """Components per task of a cell's mean, of several cells' mean, or of a difference.
 
-
-def estimates(scores: Scores, cells: dict[tuple[Cell, ...], str]) -> list[dict[str, Any]]:
-    """One row per metric, column and cell, or pair of cells (first minus second, shared seeds).
-
-    `cells` maps (cell,) or (cell, cell) to the row's `kind`.
+    Over the seeds that all cells have; None for a task without the metric or a shared document.
     """
+    cells = [*sides[0], *sides[1]]
+    seeds = sorted(set.intersection(*(set(scores.rows[cell]) for cell in cells)))
+    picked = [[scores.rows[cell][seed] for seed in seeds] for cell in cells]
+    tasks = [column for column in scores.columns() if column not in AVERAGES]
+    return {task: _part(scores, (task, metric), picked, len(sides[0])) for task in tasks}
+
+
+def _part(
+    scores: Scores, key: tuple[str, str], rows: list[list[int]], ours: int
+) -> stats.Components | None:
+    if key not in scores.values or not rows[0]:
+        return None
+    values = [scores.values[key][side] for side in rows]
+    below = scores.denominators.get(key)
+    lengths = None if below is None else [below[side] for side in rows]
+    groups = scores.groups[key] if key[0] in OVER_GROUPS and below is None else None
+    return stats.contrast(values[:ours], values[ours:], lengths, groups)
+
+
+def names(sides: Sides) -> dict[str, Any]:
+    """What a row is about: the first side's cell, `all` where its cells differ."""
+    shared = [set(part) for part in zip(*sides[0], strict=True)]
+    cell = [part.pop() if len(part) == 1 else "all" for part in shared]
+    versus = "; ".join("/".join(cell) for cell in sides[1])
+    found = {"pairs": len(sides[0]), "teacher_size": size(cell[2])}
+    return found | dict(zip(KEYS, cell, strict=True)) | {"label": label(cell[3]), "versus": versus}
+
+
+def estimates(scores: Scores, wanted: Iterable[Contrast]) -> list[dict[str, Any]]:
+    """One row per metric, column and contrast; `iqm` only over four tasks or more.
+
+    Rows of differences also have `detectable`.
+    """
+    import numpy as np
+
     rows = []
-    for (sides, kind), metric in itertools.product(cells.items(), METRICS):
-        seeds = sorted(set.intersection(*(set(scores.rows[side]) for side in sides)))
-        picked = [[scores.rows[side][seed] for seed in seeds] for side in sides]
-        columns = scores.columns()
-        parts = {t: _paired(scores, t, metric, picked) for t in columns if t not in AVERAGES}
-        for column, tasks in columns.items():
-            found = [parts[task] for task in tasks]
-            if None not in found:
-                names = {"kind": kind, "metric": metric, "task": column, "tasks": len(tasks)}
-                names["teacher_size"] = size(sides[0][2])
-                names["task_label"] = task_label(column, scores.config, len(tasks))
-                names |= dict(zip(KEYS, sides[0], strict=True)) | {"label": label(sides[0][-1])}
-                names["versus"] = "/".join(sides[-1]) if len(sides) > 1 else ""
-                rows.append(names | stats.estimate(found)._asdict())
+    for (sides, kind), metric in itertools.product(wanted, METRICS):
+        found = parts(scores, metric, sides)
+        for column, tasks in scores.columns().items():
+            known = [found[task] for task in tasks]
+            if None in known:
+                continue
+            row = {"kind": kind, "metric": metric, "task": column, "tasks": len(tasks)}
+            row["task_label"] = task_label(column, scores.config, len(tasks))
+            spread = np.stack([task.seed_means for task in known])
+            middle = stats.interquartile_mean(spread) if len(tasks) > 3 else math.nan
+            estimate = stats.estimate(known)
+            row |= names(sides) | estimate._asdict() | {"iqm": middle}
+            rows.append(row | ({"detectable": stats.detectable(estimate)} if sides[1] else {}))
     return rows
-
-
-def contrasts(scores: Scores) -> dict[tuple[Cell, ...], str]:
-    """Pairs of cells to compare: ATKD with its baseline, and the controls with each other."""
-    found: dict[tuple[Cell, ...], str] = {}
-    for family, student, teacher, method in scores.rows:
-        here, base = (family, student, teacher, method), method.removesuffix("_atkd")
-        sft, none = (family, student, "-", "sft"), (family, student, "-", "none")
-        if base != method:
-            found[here, (family, student, teacher, base)] = "gain"
-        elif method == "sft":
-            found[here, none] = f"{student} SFT > {student} untrained"
-        elif teacher != "-" and method != "teacher":
-            found[(family, "-", teacher, "teacher"), sft] = f"{teacher} teacher > {student} SFT"
-    teachers = sorted((c for c in scores.rows if c[3] == "teacher"), key=lambda c: size(c[2]))
-    for small, large in itertools.combinations(teachers, 2):
-        if small[0] == large[0] and size(small[2]) < size(large[2]):
-            found[large, small] = f"{large[2]} teacher > {small[2]} teacher"
-    kept = {pair: kind for pair, kind in found.items() if set(pair) <= set(scores.rows)}
-    return dict(sorted(kept.items(), key=lambda item: sort_key(item[0][0])))
 
 
 def save_csv(frame: pd.DataFrame, path: str | Path) -> None:

@@ -2,7 +2,8 @@
 
 `python -m atkd.report html --run results/world` writes `index.html`; `freeze` copies a finished
 run's score files and provenance; `redraw` draws every table and figure from a frozen folder;
-`summary` prints what finished, whether the controls are in order, and where the time went.
+`summary` prints what finished, whether the controls are in order, and where the time went;
+`samples` writes a page of what models answered.
 """
 
 from __future__ import annotations
@@ -16,38 +17,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from atkd import estimates, figures, tables
+from atkd import browser, costs, estimates, figures, tables
 from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_json, write_text
+from atkd.webpage import frame
 
 SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
+KEY_HELP = "family/student/teacher/method/seed, - for none (default: the first pair's models)"
 MINIATURE = (
     "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. "
     "The paper's own models and data: snakemake --configfile config/paper.yaml "
     "(needs GPUs; with -n it only lists what it would run)."
 )
-STYLE = """
-:root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--line:#d9dee3;--paper:#fdfdfc;
---tint:#f2f4f6;--good:#176b45;--bad:#a4262c}
-@media(prefers-color-scheme:dark){:root{--ink:#e3e7ea;--soft:#9aa5ae;--line:#3a424a;
---paper:#16191d;--tint:#20252a;--good:#63c496;--bad:#ff8a80}}
-body{font:16px/1.55 Charter,Georgia,serif;color:var(--ink);background:var(--paper);
-margin:0 auto;max-width:76rem;padding:2.5rem 1.5rem 5rem}
-h1{font-size:2rem;line-height:1.2;margin:0 0 .3rem}
-h2{margin:3rem 0 .8rem;padding-top:.8rem;border-top:1px solid var(--line);font-size:1.35rem}
-h3{font-size:1.02rem;margin:1.8rem 0 .4rem}p{max-width:46rem}
-.soft,.note,figcaption{color:var(--soft);font-size:.88rem;line-height:1.45;max-width:60rem}
-.verdict{border-left:5px solid var(--good);background:var(--tint);padding:.7rem 1rem;
-font-weight:600}.verdict.bad{border-color:var(--bad);color:var(--bad)}.scroll{overflow-x:auto}
-table{border-collapse:collapse;font:13px/1.35 ui-sans-serif,system-ui,sans-serif;
-font-variant-numeric:tabular-nums;border:solid var(--ink);border-width:2px 0}
-th,td{padding:.28rem .6rem;text-align:right;white-space:nowrap}
-th{white-space:normal;vertical-align:bottom;border-bottom:1px solid var(--ink)}
-th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}
-tr.rule td{border-top:1px solid var(--line)}tr:hover td{background:var(--tint)}
-.wide td{text-align:left;white-space:normal}
-figure{margin:1.2rem 0 2rem}nav a{margin-right:1.1rem}a{color:inherit}
-figure img{background:#fff;max-width:100%;border-radius:4px;padding:.6rem;box-sizing:border-box}
-"""
 
 
 def gather(run: Path, paths: Iterable[str | Path] = ()) -> dict[str, Any]:
@@ -100,7 +80,7 @@ def missing(run: Path) -> list[str]:
 
 def _disagreements(run: Path, frame: Any) -> list[str]:
     loaded = estimates.load(run / "scores.csv", run / "documents.csv.gz")
-    ours = estimates.estimates(loaded, {(cell,): "cell" for cell in loaded.rows})
+    ours = estimates.estimates(loaded, [(((cell,), ()), "cell") for cell in loaded.rows])
     found = {(*(row[k] for k in estimates.KEYS), row["task"], row["metric"]): row for row in ours}
     out = []
     means = frame[frame.metric.isin(list(estimates.METRICS))]
@@ -162,32 +142,36 @@ def html_provenance(record: dict[str, Any]) -> str:
 def page(config: str, found: list[tables.Table], folder: Path, record: dict[str, Any]) -> str:
     """The whole page, self-contained."""
     by_name = {table.name: table for table in found}
-    drawn = [name for name in ("scaling", "gains") if (folder / f"{name}.svg").is_file()]
+    drawn = [name for name in ("scaling", "forest", "gains") if (folder / f"{name}.svg").is_file()]
     said = by_name["controls"].notes[0]
     bad = "" if said.startswith("Controls in order") else " bad"
     parts = [f"<h1>Knowledge distillation benchmark: {escape(config)}</h1>"]
     parts += [f'<p class="soft">{escape(MINIATURE)}</p>'] if estimates.is_world(config) else []
     parts += [f'<p class="verdict{bad}">{escape(said)}</p>']
-    links = ("figures", "scores", "controls", "more", "costs", "provenance")
-    parts += ["<nav>" + "".join(f'<a href="#{n}">{n.capitalize()}</a>' for n in links) + "</nav>"]
-    groups = {"scores": "main_", "controls": "controls", "more": ("bits", "extra", "published")}
-    groups |= {"costs": "costs"}
+    links = ("figures", "gains", "scores", "controls", "more", "costs", "provenance")
+    answers = '<a href="samples.html">Answers</a>' * (folder.parent / "samples.html").is_file()
+    anchors = "".join(f'<a href="#{n}">{n.capitalize()}</a>' for n in links)
+    parts += [f"<nav>{anchors}{answers}</nav>"]
+    groups: dict[str, list[str]] = {name: [] for name in links[1:-1]}
+    for name in by_name:
+        groups["scores" if name.startswith("main_") else name if name in groups else "more"] += [
+            name
+        ]
     parts += ['<h2 id="figures">Figures</h2>', *(html_figure(folder, name) for name in drawn)]
-    for name, start in groups.items():
+    for name, members in groups.items():
         parts += [f'<h2 id="{name}">{name.capitalize()}</h2>']
-        parts += [html_table(table) for key, table in by_name.items() if key.startswith(start)]
+        parts += [html_table(by_name[member]) for member in members]
     parts += ['<h2 id="provenance">Provenance</h2>', html_provenance(record)]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    head += f"<title>{escape(config)}</title><style>{STYLE}</style>"
-    return (
-        f'<!doctype html><html lang="en"><head>{head}</head><body>\n'
-        + "\n".join(parts)
-        + "</body></html>\n"
-    )
+    return frame(config, "\n".join(parts))
 
 
 def html(run: Path, published: Path | None = None, jobs: Iterable[str] = ()) -> None:
-    """Writes index.html and provenance.json from the score files and the run's figures."""
+    """Writes index.html and provenance.json from the score files and the run's figures.
+
+    Also samples.html, linked from it, where there are samples (a frozen run has none).
+    """
+    if browser.runs(run):
+        browser.write(run)
     _index(run, tables.collect(**_files(run), published=published)[2], jobs)
 
 
@@ -213,7 +197,7 @@ def redraw(run: Path, published: Path | None = None) -> None:
 def summary(run: Path) -> str:
     """What a run's last lines should tell."""
     frame = estimates.read_csv(run / "scores.csv", ["config", *estimates.KEYS, "seed", "task"])
-    config, costs = (
+    config, spent = (
         str(frame.config[0]),
         estimates.read_csv(run / "costs.csv", estimates.COST_COLUMNS),
     )
@@ -221,7 +205,7 @@ def summary(run: Path) -> str:
     pairs = runs[(runs.student != "-") & (runs.teacher != "-")][
         estimates.KEYS[:3]
     ].drop_duplicates()
-    split = tables.time_split(tables.phases(costs))
+    split = costs.time_split(costs.phases(spent))
     total = sum(split.values()) or 1.0
     lines = [
         f"configuration {config}: {len(runs)} models scored, {len(pairs)} teacher-student pairs,"
@@ -236,17 +220,29 @@ def summary(run: Path) -> str:
     return "\n".join(lines + ([MINIATURE] if estimates.is_world(config) else []))
 
 
+def samples(
+    run: Path, task: Iterable[str], runs: Iterable[str], limit: int, output: Path | None
+) -> None:
+    """Writes the page of answers."""
+    print(f"written: {browser.write(run, task, runs, limit, output)}")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m atkd.report", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("html", "freeze", "redraw", "summary"):
+    for name in ("html", "freeze", "redraw", "summary", "samples"):
         one = commands.add_parser(name)
         one.add_argument(
             "--run", required=True, type=Path, help="results/<config>, or a frozen one"
         )
         if name == "freeze":
             one.add_argument("--output", required=True, type=Path, help="folder to freeze into")
+        if name == "samples":
+            one.add_argument("--task", nargs="+", default=(), help="tasks (default: all)")
+            one.add_argument("--runs", nargs="+", default=(), metavar="KEY", help=KEY_HELP)
+            one.add_argument("--limit", type=int, default=50, help="documents a task (default: 50)")
+            one.add_argument("--output", type=Path, help="file (default: RUN/samples.html)")
         if name in ("html", "redraw"):
             one.add_argument("--published", type=Path, help="results/published.csv")
         if name == "html":

@@ -21,7 +21,7 @@ def drawn(folder: Path, **options: object) -> list[str]:
 def test_every_figure_with_its_caption_and_fixed_bytes(tmp_path: Path) -> None:
     options = {"families": ("llama", "pythia"), "documents": 6, "tasks": ("koala", "bbh")}
     names = drawn(tmp_path, **options)
-    assert names == ["gains", "scaling", "scaling_llama", "scaling_pythia"]
+    assert names == ["forest", "gains", "scaling", "scaling_llama", "scaling_pythia"]
     first = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert len(first) == 3 * len(names)
     figures.draw(tmp_path / "tables", tmp_path / "figures")
@@ -36,7 +36,7 @@ def test_every_figure_with_its_caption_and_fixed_bytes(tmp_path: Path) -> None:
 def test_draws_what_there_is(tmp_path: Path, methods: tuple[str, ...]) -> None:
     options = {"families": ("opt",), "documents": 2, "tasks": ("koala",), "methods": methods}
     names = drawn(tmp_path, **options)
-    assert ("gains" in names) == ("mine_atkd" in methods)
+    assert ("gains" in names) == ("forest" in names) == ("mine_atkd" in methods)
     assert "scaling_opt" in names
 
 

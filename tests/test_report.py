@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_browser import write_samples
 from test_tables import write_run
 
 from atkd import report, tables
@@ -102,3 +103,12 @@ def test_the_page_leaves_other_outputs_alone(run: Path) -> None:
     before = [path.stat().st_mtime_ns for path in kept]
     report.html(run)
     assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_answers_are_linked_where_there_are_samples(run: Path) -> None:
+    report.redraw(run)
+    assert "samples.html" not in (run / "index.html").read_text()
+    write_samples(run, "llama/68m/7b/supervised_kd/1", ["yes"])
+    report.html(run)
+    assert '<a href="samples.html">' in (run / "index.html").read_text()
+    assert "yes" in (run / "samples.html").read_text()

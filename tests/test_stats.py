@@ -9,22 +9,6 @@ import pytest
 
 from atkd import stats
 
-# Quantiles of Student's t from printed tables (three decimals), and Cauchy's in closed form.
-T_TABLE = [(0.975, 2, 4.303), (0.975, 10, 2.228), (0.95, 5, 2.015), (0.995, 30, 2.750)]
-
-
-@pytest.mark.parametrize(("probability", "freedom", "value"), T_TABLE)
-def test_t_quantile_table(probability: float, freedom: float, value: float) -> None:
-    assert stats.t_quantile(probability, freedom) == pytest.approx(value, abs=5e-4)
-    assert stats.t_quantile(1 - probability, freedom) == pytest.approx(-value, abs=5e-4)
-
-
-def test_t_quantile_closed_forms() -> None:
-    assert stats.t_quantile(0.975, 1) == pytest.approx(math.tan(math.pi * 0.475), rel=1e-9)
-    assert stats.t_quantile(0.975, 1e9) == pytest.approx(1.959963985, abs=1e-8)
-    for freedom in (0.8, 2.5, 17.3, 4e3):
-        assert stats.t_cdf(stats.t_quantile(0.9, freedom), freedom) == pytest.approx(0.9, abs=1e-9)
-
 
 def test_one_seed_is_the_textbook_interval_over_documents() -> None:
     values = np.array([[1.0, 2.0, 3.0, 4.0, 5.0]])
@@ -37,25 +21,47 @@ def test_one_seed_is_the_textbook_interval_over_documents() -> None:
     assert (found.over, found.seeds, found.documents) == (stats.DOCUMENTS_ONLY, 1, 5)
 
 
-def test_two_way_matches_mean_squares() -> None:
-    rng = np.random.default_rng(3)
-    seeds, documents = 4, 9
-    values = rng.normal(size=(seeds, documents)) + 2 * rng.normal(size=(seeds, 1))
-    values += rng.normal(size=documents)
-    grand, rows, columns = values.mean(), values.mean(1), values.mean(0)
-    by_seed = documents * ((rows - grand) ** 2).sum() / (seeds - 1)
-    by_document = seeds * ((columns - grand) ** 2).sum() / (documents - 1)
-    rest = ((values - rows[:, None] - columns + grand) ** 2).sum()
-    rest /= (seeds - 1) * (documents - 1)
+# Three seeds by five documents. Sums of squares by hand: seeds 36.933 (2 degrees of freedom),
+# documents 94 (4), residual 8.4 (8). Seeds carry 36.933 / 2 of 36.933 / 2 + 94 / 4 - 8.4 / 8; the
+# mixture's quantiles are scipy 1.17's `brentq` over its `t.cdf`.
+ANOVA = np.array([[12.0, 15, 11, 18, 14], [10, 16, 9, 15, 13], [15, 17, 13, 21, 16]])
+
+
+def test_two_way_analysis_of_variance_by_hand() -> None:
+    found = stats.estimate([stats.components(ANOVA)])
+    by_seed, by_document, rest = 36.9333333 / 2, 94 / 4, 8.4 / 8
     total = by_seed + by_document - rest
-    below = by_seed**2 / (seeds - 1) + by_document**2 / (documents - 1)
-    below += rest**2 / ((seeds - 1) * (documents - 1))
-    assert by_seed > rest
-    assert by_document > rest
+    assert found.value == pytest.approx(43 / 3)
+    assert found.error**2 == pytest.approx(total / 15)
+    assert (found.share, found.freedom) == pytest.approx((by_seed / total, 4))
+    assert found.high - found.value == pytest.approx(5.5936392, rel=1e-6)
+    assert stats.p_value(found) == pytest.approx(0.0064080165, rel=1e-6)
+    assert stats.detectable(found) == pytest.approx(7.2287844, rel=1e-6)
+    assert (found.over, found.seeds, found.documents) == (stats.SEEDS_AND_DOCUMENTS, 3, 5)
+
+
+def test_without_document_effects_the_seeds_alone_decide() -> None:
+    """A negative document component is zero, and what is left is the t interval over seeds."""
+    values = np.array([[1.0, -1, 2, -2], [4, 6, 3, 7], [-2, -4, 0, -6]])
+    values[1] += values[0][::-1] * 0.1
     found = stats.estimate([stats.components(values)])
-    assert found.error**2 == pytest.approx(total / values.size)
-    assert found.freedom == pytest.approx(total**2 / below)
-    assert found.over == stats.SEEDS_AND_DOCUMENTS
+    assert stats.components(values).document < stats.components(values).residual
+    assert found.share == 1.0
+    assert found.error == pytest.approx(np.std(values.mean(1), ddof=1) / math.sqrt(3))
+    assert found.high - found.value == pytest.approx(4.302653 * found.error, rel=1e-6)
+
+
+def test_a_batch_equals_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    batch = [
+        stats.components(rng.normal(size=(6, 3, 8)), groups) for groups in (None, list("aabbbccc"))
+    ]
+    assert batch[1].seed_means.shape == (6, 3)
+    for index, found in enumerate(zip(*stats.moments(batch), strict=True)):
+        one = stats.estimate([task._replace(
+            seed_means=task.seed_means[index], document=task.document[index],
+            residual=task.residual[index]) for task in batch])  # fmt: skip
+        assert found == pytest.approx((one.value, one.error, one.share, one.freedom))
 
 
 def test_seeds_are_shared_between_tasks() -> None:
@@ -69,32 +75,80 @@ def test_seeds_are_shared_between_tasks() -> None:
     assert ratio == pytest.approx(0.5, abs=0.05)
 
 
-def test_group_weights_give_the_plain_mean_of_groups() -> None:
-    groups = ["a", "a", "a", "b"]
-    weights = stats.group_weights(groups)
-    assert weights.sum() == pytest.approx(1)
-    values = np.array([[1.0, 2.0, 3.0, 10.0]])
-    found = stats.estimate([stats.components(values, weights)])
-    assert found.value == pytest.approx((2.0 + 10.0) / 2)
+def test_groups_weigh_the_same_and_are_fixed() -> None:
+    """Variance of (mean a + mean b) / 2 is (var a / 3 + var b / 2) / 4, whatever lies between."""
+    values, groups = np.array([[1.0, 2, 3, 110, 114]]), ["a", "a", "a", "b", "b"]
+    found = stats.estimate([stats.components(values, groups)])
+    assert found.value == pytest.approx((2 + 112) / 2)
+    assert found.error**2 == pytest.approx((1 / 3 + 8 / 2) / 4)
+    moved = stats.estimate([stats.components(values - [[0, 0, 0, 90, 90]], groups)])
+    assert moved.error == pytest.approx(found.error)
+    alone = stats.estimate([stats.components(values[:, :4], groups[:4])])
+    assert alone.value == pytest.approx((2 + 110) / 2)
+    assert alone.error > 10 * found.error
 
 
 def test_ratio_is_of_sums_and_differences_are_paired() -> None:
     bits, size = np.array([[10.0, 30.0, 50.0]]), np.array([[5.0, 10.0, 40.0]])
-    one = stats.paired([bits], [size])
+    one = stats.contrast([bits], [], [size])
     assert one is not None
     assert stats.estimate([one]).value == pytest.approx(90 / 55)
-    both = stats.paired([bits, bits], [size, size])
+    both = stats.contrast([bits], [bits], [size, size])
     assert both is not None
     assert stats.estimate([both])[:4] == (0.0, 0.0, 0.0, 0.0)
+    assert math.isnan(stats.p_value(stats.estimate([both])))
+
+
+def test_pooled_pairs_share_their_documents() -> None:
+    """Two pairs that err alike are worth one pair; two that err apart are worth two."""
+    rng = np.random.default_rng(6)
+    first, second, none = rng.normal(size=(1, 400)), rng.normal(size=(1, 400)), np.zeros((1, 400))
+
+    def error(*sides: np.ndarray) -> float:
+        return stats.estimate([stats.contrast(sides, [none] * len(sides))]).error
+
+    assert error(first, first) == pytest.approx(error(first))
+    assert error(first, second) == pytest.approx(error(first) / math.sqrt(2), rel=0.1)
+    assert error(first, -first) == pytest.approx(0)
 
 
 def test_documents_that_one_side_lacks_are_left_out() -> None:
     left, right = np.array([[1.0, 2.0, np.nan]]), np.array([[0.0, np.nan, 5.0]])
-    found = stats.paired([left, right])
+    found = stats.contrast([left], [right])
     assert found is not None
     assert (found.documents, found.seed_means[0]) == (1, 1.0)
     assert math.isnan(stats.estimate([found]).low)
-    assert stats.paired([left, np.full((1, 3), np.nan)]) is None
+    assert math.isnan(stats.detectable(stats.estimate([found])))
+    assert stats.contrast([left], [np.full((1, 3), np.nan)]) is None
+
+
+def test_p_values_need_seeds() -> None:
+    assert math.isnan(stats.p_value(stats.estimate([stats.components(ANOVA[:1])])))
+    assert math.isnan(stats.p_value(stats.estimate([stats.components(ANOVA[:2])])))
+    sure = stats.estimate([stats.components(np.ones((3, 4)))])
+    assert (stats.p_value(sure), stats.detectable(sure)) == (0.0, 0.0)
+
+
+def test_holm_by_hand() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005, 0.2]) == pytest.approx(
+        [0.04, 0.09, 0.09, 0.025, 0.2]
+    )
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    some = stats.holm([0.01, math.nan])
+    assert some[0] == pytest.approx(0.02)
+    assert math.isnan(some[1])
+    assert stats.holm([]) == []
+
+
+def test_improvement_compares_every_run_with_every_run() -> None:
+    """By hand: task one 3 of 4 wins, task two a tie and a win of 2 by 1."""
+    found = stats.improvement([[2.0, 4.0], [1.0, 5.0]], [[1.0, 3.0], [1.0]])
+    assert found == pytest.approx((3 / 4 + (0.5 + 1) / 2) / 2)
+
+
+def test_interquartile_mean_is_scipys_trimmed_mean() -> None:
+    assert stats.interquartile_mean([[3.0, 1, 9, 4], [7, 100, -5, 2]]) == 4.0
+    assert stats.interquartile_mean([5.0, 1, 2, 8, 100]) == 5.0
 
 
 def test_refuses_what_is_not_a_matrix_of_numbers() -> None:

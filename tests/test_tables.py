@@ -190,14 +190,6 @@ def test_controls_in_and_out_of_order(run: Path, tmp_path: Path) -> None:
     assert "OUT OF ORDER" in found[0].markdown()
 
 
-def test_costs_add_up(run: Path, tmp_path: Path) -> None:
-    drawn(run, tmp_path)
-    costs = pd.read_csv(run / "costs.csv")
-    split = tables.time_split(tables.phases(costs))
-    assert sum(split.values()) == pytest.approx(costs.wall_s.sum())
-    assert split["start-up"] == pytest.approx(2.3 * len(costs))
-
-
 def test_seeds_make_the_interval_one_over_both(tmp_path: Path) -> None:
     folder = write_run(tmp_path, families=("llama",), seeds=3, documents=8, config="lab")
     drawn(folder, tmp_path)

@@ -4,7 +4,7 @@ rule tables:
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published="results/published.csv",
-        code=code("tables", "estimates", "stats"),
+        code=code("tables", "comparisons", "costs", "estimates", "layout", "stats", "tdist"),
     output:
         main=report(
             collect("<results>/tables/main_{family}.csv", family=FAMILIES),
@@ -24,6 +24,7 @@ rule tables:
             caption="../report/extra.rst",
             category="Generalisation",
         ),
+        gains=report("<results>/tables/gains.csv", caption="../report/gains.rst", category="Gains"),
         controls=report(
             "<results>/tables/controls.csv",
             caption="../report/controls.rst",
@@ -50,7 +51,7 @@ rule tables:
 rule figures:
     input:
         tables=rules.tables.output.costs,
-        code=code("figures"),
+        code=code("figures", "scaling"),
     output:
         report(
             collect(
@@ -76,15 +77,16 @@ rule page:
         tables=rules.tables.output.costs,
         figures=rules.figures.output,
         published="results/published.csv",
-        code=code("report"),
+        code=code("report", "browser", "webpage"),
     output:
-        report("<results>/index.html", caption="../report/index.rst", category="Run"),
+        index=report("<results>/index.html", caption="../report/index.rst", category="Run"),
+        samples=report("<results>/samples.html", caption="../report/samples.rst", category="Run"),
     log:
         "<logs>/page.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        folder=subpath(output[0], parent=True),
+        folder=subpath(output.index, parent=True),
     shell:
         "python -m atkd.report html --run {params.folder} --published {input.published} > {log} 2>&1"
