@@ -4,13 +4,14 @@ BIN := .venv/bin
 LIGHT := .venv-figures/bin
 RUN ?= world
 
-.PHONY: help reproduce smoke test slow figures freeze lint format clean
+.PHONY: help reproduce smoke test slow bench figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
 	@echo "make smoke       a corner of it"
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
+	@echo "make bench       time and memory of losses and training steps -> benchmarks/README.md"
 	@echo "make figures     redraw tables and figures from results/reference/world, without torch"
 	@echo "make freeze      copy the score files of results/RUN to results/reference/RUN (RUN=world)"
 	@echo "make lint        formatter, linters, workflow lint"
@@ -36,6 +37,14 @@ test: .venv/.ready
 
 slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow
+
+# The peers' own requirements are left out: the losses need none that is not installed.
+.venv/.bench: .venv/.ready pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps trl==1.16.0 liger-kernel==0.8.5
+	touch $@
+
+bench: .venv/.bench
+	PYTHONPATH=. $(BIN)/python benchmarks/report.py
 
 figures: .venv-figures/.ready
 	$(LIGHT)/python -m atkd.report redraw --run results/reference/$(RUN) --published results/published.csv
