@@ -4,7 +4,7 @@ BIN := .venv/bin
 LIGHT := .venv-figures/bin
 RUN ?= world
 
-.PHONY: help reproduce smoke test slow deviations figures freeze lint format clean
+.PHONY: help reproduce smoke test slow deviations bench figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
@@ -12,6 +12,7 @@ help:
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
 	@echo "make deviations  what each departure of the released code is worth, over three seeds"
+	@echo "make bench       time and memory of losses and training steps -> benchmarks/README.md"
 	@echo "make figures     redraw tables and figures from results/reference/world, without torch"
 	@echo "make freeze      copy the score files of results/RUN to results/reference/RUN (RUN=world)"
 	@echo "make lint        formatter, linters, workflow lint"
@@ -40,6 +41,14 @@ slow: .venv/.ready
 
 deviations: .venv/.ready
 	$(BIN)/snakemake deviations --cores all --configfile config/deviations.yaml
+
+# The peers' own requirements are left out: the losses need none that is not installed.
+.venv/.bench: .venv/.ready pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps trl==1.16.0 liger-kernel==0.8.5
+	touch $@
+
+bench: .venv/.bench
+	PYTHONPATH=. $(BIN)/python benchmarks/report.py
 
 figures: .venv-figures/.ready
 	$(LIGHT)/python -m atkd.report redraw --run results/reference/$(RUN) --published results/published.csv

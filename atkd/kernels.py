@@ -4,8 +4,8 @@ The divergences themselves are those of `divergences`; this module adds their de
 h_j = q_j dD/dq_j, the pull of outcome j (up to a multiple of q_j, which cancels), the gradient of
 D in the logits of q is h_j - q_j sum(h). A split loss a TKD + b DKD has on the binary pair
 G = v h_g - q_g h_other and therefore the gradient a G at the target g, and elsewhere
-b (h^_j - q^_j sum(h^)) - a G q^_j, with h^ and q^ renormalised without g. Shapes: n rows of a
-tile, V vocabulary rows.
+b (h^_j - q^_j sum(h^)) - a G q^_j, with h^ and q^ renormalised without g. The pulls of the reverse
+KL are its summands. Shapes: n rows of a tile, V vocabulary rows.
 """
 
 from __future__ import annotations
@@ -114,9 +114,12 @@ def whole(
     p = pair(t_nV.gather(1, index_n1)[:, 0], rest_n)
     log_q_nV = s_nV.sub_(s_nV.logsumexp(1, keepdim=True))
     log_p_nV = t_nV.sub_((rest_n - p.log_other_n)[:, None])
-    value_n = DIVERGENCES[name](log_q_nV, log_p_nV, beta).sum(1)
     pull_nV = PULLS[name](log_q_nV, log_p_nV, beta)
-    log_q_nV.exp_().mul_((-a_n * pull_nV.sum(1))[:, None]).addcmul_(pull_nV, a_n[:, None])
+    total_n = pull_nV.sum(1)
+    value_n = total_n
+    if name != "reverse_kl":
+        value_n = DIVERGENCES[name](log_q_nV, log_p_nV, beta).sum(1)
+    log_q_nV.exp_().mul_((-a_n * total_n)[:, None]).addcmul_(pull_nV, a_n[:, None])
     return a_n * value_n
 
 
@@ -135,12 +138,15 @@ def split(
     p = pair(t_nV.gather(1, index_n1)[:, 0], rest_n)
     log_q_nV = s_nV.sub_(q.rest_n[:, None]).scatter_(1, index_n1, 0.0)
     log_p_nV = t_nV.sub_(p.rest_n[:, None]).scatter_(1, index_n1, 0.0)
-    diversity_nV = DIVERGENCES[name](log_q_nV, log_p_nV, beta).scatter_(1, index_n1, 0.0)
     pull_nV = PULLS[name](log_q_nV, log_p_nV, beta).scatter_(1, index_n1, 0.0)
+    diversity_n = total_n = pull_nV.sum(1)
+    if name != "reverse_kl":
+        summand_nV = DIVERGENCES[name](log_q_nV, log_p_nV, beta)
+        diversity_n = summand_nV.scatter_(1, index_n1, 0.0).sum(1)
     target_n, slope_n = _on_the_pair(name, beta, q, p)
-    log_q_nV.exp_().mul_((-b_n * pull_nV.sum(1) - a_n * slope_n)[:, None])
+    log_q_nV.exp_().mul_((-b_n * total_n - a_n * slope_n)[:, None])
     log_q_nV.addcmul_(pull_nV, b_n[:, None]).scatter_(1, index_n1, (a_n * slope_n)[:, None])
-    return a_n * target_n + b_n * diversity_nV.sum(1)
+    return a_n * target_n + b_n * diversity_n
 
 
 def forward_split(

@@ -1,9 +1,8 @@
-"""Vocabulary-sized matrix products into float32 (or float64) buffers, in float32 or bfloat16.
+"""Vocabulary-sized matrix products with float32 (or float64) sums, of float32 or bfloat16 operands.
 
-With bfloat16 products the operands are rounded to 8 bits of mantissa, block of vocabulary rows by
-block, so that no second copy of a head exists; what they are added to is float32. A GPU writes
-the products themselves in float32, torch's CPU kernels sum in float32 and round the product.
-Shapes: n rows of a tile, V vocabulary rows, d width.
+Bfloat16 products round their operands to 8 bits of mantissa. A GPU writes them in float32; torch's
+CPU kernels sum in float32 and round the finished product. Shapes: n rows of a tile, V vocabulary
+rows, d width.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRODUCTS = ("float32", "bfloat16")
-BLOCK = 8192  # vocabulary rows whose low-precision copies exist at a time
+BLOCK = 8192  # vocabulary rows of a head's gradient that exist in low precision at a time
+TILE_BYTES = {"cpu": 120_000_000, "cuda": 1 << 30}  # of logits, both models' together
 
 
 class Head(NamedTuple):
@@ -30,9 +30,9 @@ class Head(NamedTuple):
         """The first `vocabulary` rows; None: all."""
         return Head(*(None if each is None else each[:vocabulary] for each in self))
 
-    def detach(self) -> Head:
-        """The same without a graph."""
-        return Head(*(None if each is None else each.detach() for each in self))
+    def to(self, dtype: torch.dtype) -> Head:
+        """The same with the weight as an operand of this dtype."""
+        return Head(self.weight.to(dtype), self.bias)
 
 
 def sum_dtype(*tensors: Tensor) -> torch.dtype:
@@ -68,58 +68,67 @@ def operand_dtype(products: str, *tensors: Tensor) -> torch.dtype:
     return reduce(torch.promote_types, (each.dtype for each in tensors))
 
 
-def blocks(rows: int, low: bool) -> Iterator[slice]:
-    """The whole vocabulary for products in the buffers' own dtype, blocks of it for lower ones."""
-    step = BLOCK if low else rows
-    return (slice(start, start + step) for start in range(0, rows, step))
+class Buffers:
+    """Room for the logits of one tile, and the tiles that fit it."""
+
+    def __init__(self, vocabulary: int, models: int, tile: int | None, like: Tensor) -> None:
+        self.vocabulary, self.models, self.like = vocabulary, models, like
+        room = TILE_BYTES.get(like.device.type, TILE_BYTES["cuda"])
+        self.most = tile or max(1, room // (vocabulary * models * like.element_size()))
+        self.room: dict[torch.dtype, Tensor] = {}
+
+    def tiles(self, count: int) -> Iterator[Tensor]:
+        """Every so many-th token, so that each tile is a fair sample of the batch."""
+        import torch
+
+        pieces = -(-count // self.most)
+        return (torch.arange(k, count, pieces, device=self.like.device) for k in range(pieces))
+
+    def logits(self, rows: int) -> Tensor:
+        """Uninitialised logits [models, rows, V]."""
+        return self._views(self.like.dtype, self.models, rows)
+
+    def low(self, rows: int, dtype: torch.dtype) -> Tensor:
+        """Uninitialised room for one model's logits in lower precision [rows, V]."""
+        return self._views(dtype, 1, rows)[0]
+
+    def _views(self, dtype: torch.dtype, models: int, rows: int) -> Tensor:
+        kept = self.room.get(dtype)
+        if kept is None or kept.shape[1] < rows:
+            self.room[dtype] = kept = self.like.new_empty(
+                models, rows, self.vocabulary, dtype=dtype
+            )
+        return kept[:, :rows]
 
 
-def project(out_nV: Tensor, hidden_nd: Tensor, head: Head, dtype: torch.dtype) -> Tensor:
-    """Logits of a tile into `out_nV`, the operands rounded to `dtype`."""
+def project(out_nV: Tensor, hidden_nd: Tensor, head: Head, buffers: Buffers) -> Tensor:
+    """Logits of a tile into `out_nV`; the operands are of the head's dtype."""
     import torch
 
-    low = dtype != out_nV.dtype
-    hidden_nd = hidden_nd.to(dtype)
-    for part in blocks(out_nV.shape[1], low):
-        weight_Vd = head.weight[part].to(dtype)
-        if low:
-            out_nV[:, part] = low_product(hidden_nd, weight_Vd.T)
-        else:
-            torch.mm(hidden_nd, weight_Vd.T, out=out_nV)
+    operands = hidden_nd.to(head.weight.dtype), head.weight.T
+    if operands[1].dtype == out_nV.dtype:
+        torch.mm(*operands, out=out_nV)
+    elif out_nV.is_cuda:
+        out_nV.copy_(torch.mm(*operands, out_dtype=out_nV.dtype))
+    else:
+        low_nV = buffers.low(len(out_nV), operands[1].dtype)
+        out_nV.copy_(torch.mm(*operands, out=low_nV))
     return out_nV if head.bias is None else out_nV.add_(head.bias)
 
 
-def low_product(left_nm: Tensor, right_mk: Tensor) -> Tensor:
-    """A product of low-precision operands, summed in float32, in float32 where torch offers it."""
+def to_hidden(slope_nV: Tensor, weight_Vd: Tensor) -> Tensor:
+    """Gradient of the hidden states [n, d] from that of a tile's logits; operands of one dtype."""
+    return slope_nV @ weight_Vd
+
+
+def add_to_head(grad_Vd: Tensor, slope_nV: Tensor, hidden_nd: Tensor) -> None:
+    """Adds a tile's gradient of the head to `grad_Vd`; operands of one dtype."""
     import torch
 
-    if left_nm.is_cuda:
-        return torch.mm(left_nm, right_mk, out_dtype=torch.float32)
-    return left_nm @ right_mk
-
-
-def send_back(
-    slope_nV: Tensor,
-    hidden_nd: Tensor,
-    weight_Vd: Tensor,
-    dtype: torch.dtype,
-    grad_weight_Vd: Tensor | None,
-    wants_hidden: bool,
-) -> Tensor | None:
-    """From a tile's gradient in the logits: adds the head's, returns the hidden states' [n, d]."""
-    import torch
-
-    low = dtype != slope_nV.dtype
-    hidden_nd = hidden_nd.to(dtype)
-    grad_nd = slope_nV.new_zeros(hidden_nd.shape) if wants_hidden else None
-    for part in blocks(slope_nV.shape[1], low):
-        part_nV = slope_nV[:, part].to(dtype)
-        if grad_nd is not None and low:
-            grad_nd += low_product(part_nV, weight_Vd[part].to(dtype))
-        elif grad_nd is not None:
-            torch.mm(part_nV, weight_Vd.to(dtype), out=grad_nd)
-        if grad_weight_Vd is not None and low:
-            grad_weight_Vd[part] += low_product(part_nV.T, hidden_nd)
-        elif grad_weight_Vd is not None:
-            grad_weight_Vd.addmm_(part_nV.T, hidden_nd)
-    return grad_nd
+    if slope_nV.dtype == grad_Vd.dtype:
+        grad_Vd.addmm_(slope_nV.T, hidden_nd)
+    elif grad_Vd.is_cuda:
+        grad_Vd += torch.mm(slope_nV.T, hidden_nd, out_dtype=grad_Vd.dtype)
+    else:
+        for start in range(0, len(grad_Vd), BLOCK):
+            grad_Vd[start : start + BLOCK] += slope_nV[:, start : start + BLOCK].T @ hidden_nd

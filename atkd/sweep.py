@@ -16,13 +16,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.guess import Guess
 from atkd.kernels import kernel_of, pair, rest_of
-from atkd.products import Head, choose, operand_dtype, project, send_back, sum_dtype
+from atkd.products import (
+    Buffers,
+    Head,
+    add_to_head,
+    choose,
+    operand_dtype,
+    project,
+    sum_dtype,
+    to_hidden,
+)
 from atkd.weighting import Weights, token_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TILE_BYTES = {"cpu": 120_000_000, "cuda": 1 << 30}  # of logits, student's and teacher's together
 CHUNK = 1 << 19  # logits worked on at a time, so that a CPU's caches hold them
 
 
@@ -85,12 +93,14 @@ class Sweep:
     """Buffers and sums of one computation of value and gradients."""
 
     def __init__(self, task: Task, inputs: Sequence[Tensor | None], wanted: Sequence[bool]) -> None:
-        hidden_Nd, weight_Vd, bias_V = inputs
-        self.task, self.hidden_Nd, self.student = task, hidden_Nd, Head(weight_Vd, bias_V)
+        hidden_Nd, weight_Vd, bias_V = self.inputs = inputs
+        self.task, self.hidden_Nd, self.teacher = task, hidden_Nd, None
         theirs = [] if task.teacher is None else [task.hidden_Nd, task.teacher.weight]
         self.sums = sum_dtype(hidden_Nd, weight_Vd, *theirs)
-        self.ours = operand_dtype(task.products, hidden_Nd, weight_Vd)
-        self.theirs = operand_dtype(task.products, *theirs) if theirs else None
+        own = operand_dtype(task.products, hidden_Nd, weight_Vd)
+        self.student = Head(weight_Vd, bias_V).to(own)
+        if theirs:
+            self.teacher = task.teacher.to(operand_dtype(task.products, *theirs))
         self.kernel = kernel_of(task.name, task.settings)
         self.grads = [
             each.new_zeros(each.shape, dtype=self.sums) if wants else None
@@ -111,7 +121,7 @@ class Sweep:
                     self._visit(tile_n, self.task.weights)
             grads = [
                 grad if grad is None else grad.to(each.dtype)
-                for grad, each in zip(self.grads, (self.hidden_Nd, *self.student), strict=True)
+                for grad, each in zip(self.grads, self.inputs, strict=True)
             ]
             return self.value_M.sum(), grads
 
@@ -128,7 +138,7 @@ class Sweep:
         return True
 
     def _look_ahead(self) -> None:
-        task, self.buffers.room = self.task, None
+        task, self.buffers.room = self.task, {}
         ends = (task.hidden_Nd, task.teacher, task.targets_M, task.rows_M)
         found = teacher_targets(*ends, task.tile, task.products)
         weights = token_weights(task.name, found.uncertainty.to(self.sums), task.settings)
@@ -138,11 +148,11 @@ class Sweep:
         """Adds the loss and gradients of these tokens, indices into the M, under the weights."""
         task, rows_n = self.task, self.task.rows_M[tile_n]
         index_n1, hidden_nd = task.targets_M[tile_n, None], self.hidden_Nd[rows_n]
-        s_nV, *rest = self.buffers.views(len(tile_n))
-        project(s_nV, hidden_nd, self.student, self.ours)
+        s_nV, *rest = self.buffers.logits(len(tile_n))
+        project(s_nV, hidden_nd, self.student, self.buffers)
         t_nV = rest_n = None
-        if task.teacher is not None:
-            t_nV = project(rest[0], task.hidden_Nd[rows_n], task.teacher, self.theirs)
+        if self.teacher is not None:
+            t_nV = project(rest[0], task.hidden_Nd[rows_n], self.teacher, self.buffers)
             rest_n = self._rest(tile_n, t_nV, index_n1)
         if isinstance(weights, Guess):
             target_n = t_nV.gather(1, index_n1)[:, 0]
@@ -164,38 +174,16 @@ class Sweep:
 
     def _collect(self, slope_nV: Tensor, rows_n: Tensor, hidden_nd: Tensor) -> None:
         grad_hidden_Nd, grad_weight_Vd, grad_bias_V = self.grads
-        wants = grad_hidden_Nd is not None
-        if not wants and grad_weight_Vd is None and grad_bias_V is None:
-            return
-        ends = (hidden_nd, self.student.weight, self.ours)
-        grad_nd = send_back(slope_nV, *ends, grad_weight_Vd, wants)
-        if wants:
-            grad_hidden_Nd.index_add_(0, rows_n, grad_nd)
         if grad_bias_V is not None:
             grad_bias_V += slope_nV.sum(0)
-
-
-class Buffers:
-    """Room for the logits of one tile, and the tiles that fit it."""
-
-    def __init__(self, vocabulary: int, models: int, tile: int | None, like: Tensor) -> None:
-        self.vocabulary, self.models, self.like = vocabulary, models, like
-        room = TILE_BYTES.get(like.device.type, TILE_BYTES["cuda"])
-        self.most = tile or max(1, room // (vocabulary * models * like.element_size()))
-        self.room: Tensor | None = None
-
-    def tiles(self, count: int) -> Iterator[Tensor]:
-        """Every so many-th token, so that each tile is a fair sample of the batch."""
-        import torch
-
-        pieces = -(-count // self.most)
-        return (torch.arange(k, count, pieces, device=self.like.device) for k in range(pieces))
-
-    def views(self, rows: int) -> Tensor:
-        """Uninitialised logits [models, rows, V]."""
-        if self.room is None or self.room.shape[1] < rows:
-            self.room = self.like.new_empty(self.models, rows, self.vocabulary)
-        return self.room[:, :rows]
+        own = self.student.weight.dtype
+        if own != self.sums and not (grad_hidden_Nd is None and grad_weight_Vd is None):
+            slope_nV = self.buffers.low(len(slope_nV), own).copy_(slope_nV)
+        if grad_hidden_Nd is not None:
+            grad_nd = to_hidden(slope_nV, self.student.weight)
+            grad_hidden_Nd.index_add_(0, rows_n, grad_nd.to(self.sums))
+        if grad_weight_Vd is not None:
+            add_to_head(grad_weight_Vd, slope_nV, hidden_nd.to(own))
 
 
 def chunks(logits_nV: Tensor) -> Iterator[slice]:
@@ -236,14 +224,15 @@ def teacher_targets(
     """Uncertainty and log-normaliser [M] of the tokens at these rows, by one product."""
     import torch
 
-    dtype = operand_dtype(choose(products, hidden_Nd), hidden_Nd, head.weight)
-    rest_M = hidden_Nd.new_empty(len(rows_M), dtype=sum_dtype(hidden_Nd, head.weight))
+    sums = sum_dtype(hidden_Nd, head.weight)
+    head = head.to(operand_dtype(choose(products, hidden_Nd), hidden_Nd, head.weight))
+    rest_M = hidden_Nd.new_empty(len(rows_M), dtype=sums)
     target_M = torch.empty_like(rest_M)
     buffers = Buffers(len(head.weight), 1, tile, rest_M)
     with torch.no_grad(), torch.autocast(hidden_Nd.device.type, enabled=False):
         for tile_n in buffers.tiles(len(rows_M)):
-            (logits_nV,) = buffers.views(len(tile_n))
-            project(logits_nV, hidden_Nd[rows_M[tile_n]], head, dtype)
+            (logits_nV,) = buffers.logits(len(tile_n))
+            project(logits_nV, hidden_Nd[rows_M[tile_n]], head, buffers)
             index_n1 = targets_M[tile_n, None]
             rest_M[tile_n] = rest_by_chunk(logits_nV, index_n1)
             target_M[tile_n] = logits_nV.gather(1, index_n1)[:, 0]
