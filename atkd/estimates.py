@@ -22,6 +22,12 @@ METHODS |= {"supervised_kd": "Supervised KD", "reverse_kd": "Reverse KD", "imitk
 METHODS |= {"f_distill": "f-distill", "gkd": "GKD", "dkd": "Decoupled KD"}
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 METRICS = {"score": ("Score", "points", 2), "bits_per_byte": ("Bits per byte", "bits", 3)}
+# A task's score is the first of these metrics that it has; what tables call it.
+PRIMARY = {"judge": "{} for the five generation sets"}
+PRIMARY |= {"rouge_l": "ROUGE-L F (no stemmer) for the five generation sets"}
+PRIMARY |= {"prefix_match": "prefix match for MMLU, DROP and BBH"}
+EXACT = "the exact judge's rating (percent of 10 points)"
+RATED = "a language model's rating (100 x the answers' sum / the references' sum)"
 Cell = tuple[str, str, str, str]
 KEYS = ["family", "student", "teacher", "method"]
 COST_COLUMNS = ["run", "stage", "wall_s", "cpu_s", "startup_s", "peak_memory_mb"]
@@ -73,8 +79,9 @@ class Scores:
     config: str
     rows: dict[Cell, dict[int, int]]  # (family, student, teacher, method) -> seed -> row
     values: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    bytes: dict[str, np.ndarray] = field(default_factory=dict)
+    denominators: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     groups: dict[str, np.ndarray] = field(default_factory=dict)
+    scored: dict[str, str] = field(default_factory=dict)  # task -> what its score is
 
     def columns(self) -> dict[str, list[str]]:
         """Column -> the tasks it averages: the paper's tasks that were run, averages, others."""
@@ -117,26 +124,33 @@ def load(scores_path: str | Path, documents_path: str | Path) -> Scores:
     documents = documents.assign(row=documents.run.map(runs)).dropna(subset="row")
     if documents.duplicated(["run", "task", "metric", "document"]).any():
         raise InputError(f"{documents_path}: a document occurs twice in one run and task")
+    found = {task: set(part) for task, part in documents.groupby("task").metric}
     for (task, metric), part in documents.groupby(["task", "metric"]):
-        _place(scores, str(task), str(metric), part, len(runs))
+        if metric == next((m for m in PRIMARY if m in found[task]), None):
+            judge = RATED if part.numerator.notna().any() else EXACT
+            scores.scored[str(task)] = PRIMARY[str(metric)].format(judge)
+            _place(scores, (str(task), "score"), part, len(runs))
+        elif metric == "bits_per_byte":
+            _place(scores, (str(task), str(metric)), part, len(runs))
     return scores
 
 
-def _place(scores: Scores, task: str, metric: str, part: pd.DataFrame, runs: int) -> None:
+def _place(scores: Scores, key: tuple[str, str], part: pd.DataFrame, runs: int) -> None:
     import numpy as np
     import pandas as pd
 
     codes, names = pd.factorize(part.document, sort=True)
-    values_RD, bytes_RD = np.full((2, runs, len(names)), np.nan)
+    values_RD, below_RD = np.full((2, runs, len(names)), np.nan)
     cells = (part.row.to_numpy(int), codes)
-    if metric == "bits_per_byte":
-        values_RD[cells], bytes_RD[cells] = part.numerator, part.denominator
-        scores.values[task, metric], scores.bytes[task] = values_RD, bytes_RD
+    scores.values[key] = values_RD
+    if part.numerator.notna().any():  # a ratio of sums
+        values_RD[cells] = part.numerator * (100.0 if key[1] == "score" else 1.0)
+        below_RD[cells] = part.denominator
+        scores.denominators[key] = below_RD
     else:
         values_RD[cells] = part.value
-        scores.values[task, "score"] = values_RD
         first = part.drop_duplicates("document").sort_values("document")
-        scores.groups[task] = first.group.fillna("").to_numpy(str)
+        scores.groups[key[0]] = first.group.fillna("").to_numpy(str)
 
 
 def _paired(
@@ -145,7 +159,8 @@ def _paired(
     values_RD = scores.values.get((task, metric))
     if values_RD is None or not sides[0]:
         return None
-    lengths = [scores.bytes[task][rows] for rows in sides] if metric == "bits_per_byte" else None
+    below_RD = scores.denominators.get((task, metric))
+    lengths = None if below_RD is None else [below_RD[rows] for rows in sides]
     groups = scores.groups[task] if (task, metric) == ("bbh", "score") else None
     return stats.paired([values_RD[rows] for rows in sides], lengths, groups)
 
@@ -166,6 +181,8 @@ def estimates(scores: Scores, cells: dict[tuple[Cell, ...], str]) -> list[dict[s
             if None not in found:
                 names = {"kind": kind, "metric": metric, "task": column, "tasks": len(tasks)}
                 names["teacher_size"] = size(sides[0][2])
+                kinds = dict.fromkeys(scores.scored.get(task, "") for task in tasks)
+                names["scored"] = ", ".join(kinds) if metric == "score" else ""
                 names["task_label"] = task_label(column, scores.config, len(tasks))
                 names |= dict(zip(KEYS, sides[0], strict=True)) | {"label": label(sides[0][-1])}
                 names["versus"] = "/".join(sides[-1]) if len(sides) > 1 else ""

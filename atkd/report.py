@@ -170,7 +170,11 @@ def page(config: str, found: list[tables.Table], folder: Path, record: dict[str,
     parts += [f'<p class="verdict{bad}">{escape(said)}</p>']
     links = ("figures", "scores", "controls", "more", "costs", "provenance")
     parts += ["<nav>" + "".join(f'<a href="#{n}">{n.capitalize()}</a>' for n in links) + "</nav>"]
-    groups = {"scores": "main_", "controls": "controls", "more": ("bits", "extra", "published")}
+    groups = {
+        "scores": "main_",
+        "controls": "controls",
+        "more": ("bits", "extra", "judge", "published"),
+    }
     groups |= {"costs": "costs"}
     parts += ['<h2 id="figures">Figures</h2>', *(html_figure(folder, name) for name in drawn)]
     for name, start in groups.items():

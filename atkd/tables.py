@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atkd.agreement import judge_tables
 from atkd.estimates import (
     AVERAGES,
     COST_COLUMNS,
@@ -99,8 +100,8 @@ def notes(part: pd.DataFrame, metric: str, config: str) -> list[str]:
     """What every table must say: metric, direction, documents, seeds, what intervals cover."""
     text = "Bits per byte of the reference, lower is better."
     if metric == "score":
-        text = "Score in percent, higher is better: ROUGE-L F (no stemmer) for the five generation "
-        text += "sets, prefix match for MMLU, DROP and BBH."
+        kinds = dict.fromkeys(part.scored[part.tasks == 1]) or dict.fromkeys(part.scored)
+        text = f"Score in percent, higher is better: {', '.join(kinds)}."
     counts = part[part.tasks == 1].groupby("task", sort=False).documents.max()
     seeds = sorted({int(s) for s in part.seeds})
     sizes = ", ".join(f"{task} {n}" for task, n in counts.items())
@@ -265,6 +266,7 @@ def collect(
     loaded = load(scores, documents)
     loaded.config = title or loaded.config
     frame, changes, found = build(loaded)
+    found += [Table(*parts) for parts in judge_tables(documents, loaded.config)]
     if costs:
         found.append(cost_table(read_csv(costs, COST_COLUMNS), loaded.config))
     if published:

@@ -4,7 +4,7 @@ rule tables:
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published="results/published.csv",
-        code=code("tables", "estimates", "stats"),
+        code=code("tables", "agreement", "estimates", "stats"),
     output:
         main=report(
             collect("<results>/tables/main_{family}.csv", family=FAMILIES),
@@ -23,6 +23,14 @@ rule tables:
             ),
             caption="../report/extra.rst",
             category="Generalisation",
+        ),
+        judge=report(
+            collect(
+                "<results>/tables/judge_{part}.csv",
+                part=(["agreement"] if JUDGE or WORLD else []) + (["ratings"] if JUDGE else []),
+            ),
+            caption="../report/judge.rst",
+            category="Judge",
         ),
         controls=report(
             "<results>/tables/controls.csv",
