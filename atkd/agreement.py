@@ -113,8 +113,7 @@ def agreement_table(documents: pd.DataFrame, config: str) -> tuple[Any, ...]:
         "Correlation over single answers, all models and seeds pooled, and over the models' means "
         f"(each seed its own model). A dash: fewer than {LEAST} points, or all the same."
     ]
-    title = f"Agreement of the judge with ROUGE-L ({config})"
-    return "judge_agreement", title, heads, rows, notes, frame
+    return "judge_agreement", f"Agreement of the judge ({config})", heads, rows, notes, frame
 
 
 def ratings_table(documents: pd.DataFrame, config: str) -> tuple[Any, ...]:
@@ -130,7 +129,7 @@ def ratings_table(documents: pd.DataFrame, config: str) -> tuple[Any, ...]:
         rest = [shown(row.order_effect, 2), shown(row.unparsable, 1)]
         rows.append([model, label(row.method), str(row.answers), *means, *rest])
     notes = [
-        "Ratings from 1 to 10 of the answer and of the reference, the five generation sets pooled. "
+        "Ratings from 1 to 10 of the answer and of the reference, all generation sets pooled. "
         "Score: 100 x sum of the answers' / sum of the references'. Mean difference and wins: the "
         "answer against the reference. Order effect: points that standing first is worth (dash: "
         "one order asked). Answers with a reply that could not be read are left out."

@@ -218,8 +218,14 @@ class Asker:
         pool.shutdown(cancel_futures=True)
 
     def _one(self, endpoint: Endpoint, call: Call) -> None:
-        """Asks until there is a reply, retries are used up, or another call stopped them all."""
-        last = self.settings["retries"]
+        """Asks until there is a reply; stops all other calls where there is none to be had."""
+        try:
+            self._repeat(endpoint, call, self.settings["retries"])
+        except StoppedError:
+            self.stop.set()
+            raise
+
+    def _repeat(self, endpoint: Endpoint, call: Call, last: int) -> None:
         for attempt in range(last + 1):
             failure = None if self.stop.is_set() else self._attempt(endpoint, call)
             if failure is None:

@@ -23,8 +23,8 @@ METHODS |= {"f_distill": "f-distill", "gkd": "GKD", "dkd": "Decoupled KD"}
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 METRICS = {"score": ("Score", "points", 2), "bits_per_byte": ("Bits per byte", "bits", 3)}
 # A task's score is the first of these metrics that it has; what tables call it.
-PRIMARY = {"judge": "{} for the five generation sets"}
-PRIMARY |= {"rouge_l": "ROUGE-L F (no stemmer) for the five generation sets"}
+PRIMARY = {"judge": "{} for the generation sets"}
+PRIMARY |= {"rouge_l": "ROUGE-L F (no stemmer) for the generation sets"}
 PRIMARY |= {"prefix_match": "prefix match for MMLU, DROP and BBH"}
 EXACT = "the exact judge's rating (percent of 10 points)"
 RATED = "a language model's rating (100 x the answers' sum / the references' sum)"

@@ -58,7 +58,8 @@ class Ledger:
                 ("max_tokens", self.tokens + tokens, self.max_tokens),
             ):
                 if most is not None and spent > most:
-                    raise StoppedError(f"the budget evaluation.judge.{name}, {most}, is spent")
+                    text = f"the budget evaluation.judge.{name}, {most}, is spent"
+                    raise StoppedError(f"{text} (raise it to go on)")
             self.calls, self.tokens = self.calls + 1, self.tokens + tokens
         rows: list[Row] = []
         try:

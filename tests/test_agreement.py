@@ -27,7 +27,8 @@ def documents(judge: bool = True, llm: bool = False) -> pd.DataFrame:
                 rows.append(row | {"metric": "rouge_l", "value": rouge})
                 rated = rouge / 10 + rng.normal() / 3
                 if judge and llm:
-                    rows.append(row | {"metric": "judge", "numerator": rated, "denominator": 8.0})
+                    ratings = {"numerator": rated, "denominator": float(rng.uniform(5, 10))}
+                    rows.append(row | {"metric": "judge"} | ratings)
                     rows.append(row | {"metric": "judge_order", "value": 0.5})
                     rows.append(row | {"metric": "judge_unparsable", "value": 0.0})
                 elif judge:
@@ -57,6 +58,9 @@ def test_correlations_are_those_of_the_pairs(llm: bool) -> None:
         assert row.pearson == pytest.approx(np.corrcoef(judge, rouge)[0, 1])
         assert row.spearman == pytest.approx(np.corrcoef(*ranks)[0, 1]) != row.pearson
         means = part.groupby("run").mean()
+        if llm:
+            sums = frame[(frame.task == task) & (frame.metric == "judge")].groupby("run")
+            means["judge"] = sums.numerator.sum() / sums.denominator.sum()
         assert row.pearson_means == pytest.approx(np.corrcoef(means.judge, means.rouge_l)[0, 1])
     assert found.loc["generation"].answers == 40
 
@@ -86,9 +90,10 @@ def test_ratings_by_hand() -> None:
     part = frame[frame.run.str.contains("sft") & (frame.task != "unseen")]
     part = part[part.metric == "judge"]
     row = found.iloc[1]
-    assert row.score == pytest.approx(100 * part.numerator.mean() / 8)
-    assert row.mean_difference == pytest.approx(part.numerator.mean() - 8)
-    assert row.wins == (part.numerator > 8).sum() and row.wins + row.ties + row.losses == 20
+    assert row.score == pytest.approx(100 * part.numerator.mean() / part.denominator.mean())
+    assert row.mean_difference == pytest.approx((part.numerator - part.denominator).mean())
+    assert row.wins == (part.numerator > part.denominator).sum() > 0
+    assert row.wins + row.ties + row.losses == 20
     assert (row.order_effect, row.unparsable) == (0.5, 0)
 
 

@@ -31,7 +31,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asker(server: Server, folder: Path, **changes: Any) -> Asker:
-    given = {"endpoint": server.endpoint, "model": "m", "backoff_s": 0.001, "timeout_s": 5}
+    given = {"endpoint": server.endpoint, "model": "m", "backoff_s": 0.001, "timeout_s": 30}
     settings = checked(given | changes)
     ledger = Ledger(folder / "replies.jsonl", settings["max_calls"], settings["max_tokens"])
     return Asker(settings, ledger)
@@ -61,7 +61,7 @@ def test_every_call_is_asked_once_and_its_raw_reply_kept(tmp_path: Path) -> None
 
 
 def slow(server: Server, prompt: str, attempt: int) -> Reply:
-    time.sleep(0.4)
+    time.sleep(1.2)
     return completion("late")
 
 
@@ -89,11 +89,11 @@ def test_a_stumbling_server_is_asked_again(name: str, tmp_path: Path) -> None:
         return found(server, prompt, attempt) if callable(found) else found
 
     with serving(script) as server:
-        one = asker(server, tmp_path, timeout_s=0.15)
-        one.ask(CALLS)
-    assert set(server.attempts.values()) == {2} and one.repeated == 8
-    assert not one.missing(CALLS) and one.reply(CALLS[0])["text"] == "fine"
-    assert one.ledger.calls == (8 if name in UNPAID else 16)
+        one = asker(server, tmp_path, timeout_s=0.8 if name == "too late" else 30)
+        one.ask(CALLS[:4])
+    assert set(server.attempts.values()) == {2} and one.repeated == 4
+    assert not one.missing(CALLS[:4]) and one.reply(CALLS[0])["text"] == "fine"
+    assert one.ledger.calls == (4 if name in UNPAID else 8)
     assert Ledger(tmp_path / "replies.jsonl", None, None).tokens == one.ledger.tokens
 
 
@@ -155,7 +155,7 @@ def test_what_no_repeat_can_mend_stops_at_once(
     with serving(lambda *_: (status, body)) as server:
         with pytest.raises(StoppedError, match=message):
             asker(server, tmp_path, concurrency=2).ask(CALLS)
-        assert len(server.seen) <= 4
+        assert len(server.seen) <= 2
 
 
 def test_a_single_refused_question_does_not_stop_the_others(tmp_path: Path) -> None:
