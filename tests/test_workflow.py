@@ -101,11 +101,12 @@ def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
     more = {"judge": 1, "total": counts(listed["without"])["total"] + 1}
     assert counts(listed["with"]) == counts(listed["without"]) | more
     (line,) = [line for line in listed["with"].splitlines() if "some-judge" in line]
-    assert "python -m atkd.judge llm" in line and line.count(" opt/") == 5
+    models = counts(listed["with"])["evaluate"]
+    assert "python -m atkd.judge llm" in line and len(re.findall(r" (opt|llama)/", line)) == models
     assert '"max_calls": 7' in line and "localhost" not in listed["with"].replace(line, "")
     assert "--judge results/judged/judge/documents.csv.gz" in listed["with"]
     exact = re.findall(r"python -m atkd.judge exact --run (\S+)", listed["without"])
-    assert len(exact) == 10 and "--judge" not in listed["without"]
+    assert len(exact) == models and "--judge" not in listed["without"]
 
 
 @pytest.mark.parametrize(
