@@ -22,12 +22,13 @@ METHODS |= {"supervised_kd": "Supervised KD", "reverse_kd": "Reverse KD", "imitk
 METHODS |= {"f_distill": "f-distill", "gkd": "GKD", "dkd": "Decoupled KD"}
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 METRICS = {"score": ("Score", "points", 2), "bits_per_byte": ("Bits per byte", "bits", 3)}
-# A task's score is the first of these metrics that it has; what tables call it.
-PRIMARY = {"judge": "{} for the generation sets"}
-PRIMARY |= {"rouge_l": "ROUGE-L F (no stemmer) for the generation sets"}
-PRIMARY |= {"prefix_match": "prefix match for MMLU, DROP and BBH"}
-EXACT = "the exact judge's rating (percent of 10 points)"
-RATED = "a language model's rating (100 x the answers' sum / the references' sum)"
+PRIMARY = ("judge", "rouge_l", "prefix_match")  # a task's score is the first of these it has
+SCORED = {"judge": "the exact judge's rating (percent of 10 points) for the generation sets"}
+SCORED |= {"rouge_l": "ROUGE-L F (no stemmer) for the generation sets"}
+SCORED |= {"prefix_match": "prefix match for MMLU, DROP and BBH"}
+RATED = (
+    "a language model's rating (100 x the answers' sum / the references') for the generation sets"
+)
 Cell = tuple[str, str, str, str]
 KEYS = ["family", "student", "teacher", "method"]
 COST_COLUMNS = ["run", "stage", "wall_s", "cpu_s", "startup_s", "peak_memory_mb"]
@@ -127,8 +128,8 @@ def load(scores_path: str | Path, documents_path: str | Path) -> Scores:
     found = {task: set(part) for task, part in documents.groupby("task").metric}
     for (task, metric), part in documents.groupby(["task", "metric"]):
         if metric == next((m for m in PRIMARY if m in found[task]), None):
-            judge = RATED if part.numerator.notna().any() else EXACT
-            scores.scored[str(task)] = PRIMARY[str(metric)].format(judge)
+            rated = part.numerator.notna().any()
+            scores.scored[str(task)] = RATED if rated else SCORED[str(metric)]
             _place(scores, (str(task), "score"), part, len(runs))
         elif metric == "bits_per_byte":
             _place(scores, (str(task), str(metric)), part, len(runs))
