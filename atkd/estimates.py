@@ -24,7 +24,13 @@ METHODS |= {"supervised_kd": "Supervised KD", "reverse_kd": "Reverse KD", "imitk
 METHODS |= {"f_distill": "f-distill", "gkd": "GKD", "dkd": "Decoupled KD"}
 FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
 OVER_GROUPS = ("bbh",)  # plain mean over groups, as the score; all other tasks over documents
-PRIMARY = ("rouge_l", "prefix_match")  # a task's `score` is the first of these that it has
+PRIMARY = ("judge", "rouge_l", "prefix_match")  # a task's `score` is the first of these it has
+SCORED = {"judge": "the exact judge's rating (percent of 10 points) for the generation sets"}
+SCORED |= {"rouge_l": "ROUGE-L F (no stemmer) for the generation sets"}
+SCORED |= {"prefix_match": "prefix match for MMLU, DROP and BBH"}
+RATED = (
+    "a language model's rating (100 x the answers' sum / the references') for the generation sets"
+)
 
 
 class Metric(NamedTuple):
@@ -43,8 +49,7 @@ METRICS = {
         "points",
         2,
         True,
-        "Score in percent, higher is better: ROUGE-L F (no stemmer) for the five generation sets, "
-        "prefix match for MMLU, DROP and BBH.",
+        "Score in percent, higher is better",
     ),
     "bits_per_byte": Metric(
         "Bits per byte", "bits", 3, False, "Bits per byte of the reference, lower is better."
@@ -108,6 +113,7 @@ class Scores:
     values: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     denominators: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     groups: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    scored: dict[str, str] = field(default_factory=dict)  # task -> what its score is
 
     def columns(self) -> dict[str, list[str]]:
         """Column -> the tasks it averages: the paper's tasks that were run, averages, others."""
@@ -153,10 +159,21 @@ def load(scores_path: str | Path, documents_path: str | Path) -> Scores:
     for (task, metric), part in documents.groupby(["task", "metric"]):
         _place(scores, str(task), str(metric), part, len(runs))
     for task in {task for task, _ in scores.values}:
-        own = next((m for m in PRIMARY if (task, m) in scores.values), None)
-        for kept in (scores.values, scores.groups) if own else ():
-            kept[task, "score"] = kept[task, own]
+        _score(scores, task)
     return scores
+
+
+def _score(scores: Scores, task: str) -> None:
+    """The task's primary metric under the name `score`, in percent also where it is a ratio."""
+    own = next((m for m in PRIMARY if (task, m) in scores.values), None)
+    if own is None:
+        return
+    rated = (task, own) in scores.denominators
+    scores.scored[task] = RATED if rated else SCORED[own]
+    for kept in (scores.values, scores.groups, *([scores.denominators] if rated else [])):
+        kept[task, "score"] = kept[task, own]
+    if rated:
+        scores.values[task, "score"] = 100.0 * scores.values[task, own]
 
 
 def _place(scores: Scores, task: str, metric: str, part: pd.DataFrame, runs: int) -> None:
@@ -225,6 +242,8 @@ def estimates(scores: Scores, wanted: Iterable[Contrast]) -> list[dict[str, Any]
                 continue
             row = {"kind": kind, "metric": metric, "task": column, "tasks": len(tasks)}
             row["task_label"] = task_label(column, scores.config, len(tasks))
+            kinds = dict.fromkeys(scores.scored.get(task, "") for task in tasks)
+            row["scored"] = ", ".join(kinds) if metric == "score" else ""
             spread = np.stack([task.seed_means for task in known])
             middle = stats.interquartile_mean(spread) if len(tasks) > 3 else math.nan
             estimate = stats.estimate(known)

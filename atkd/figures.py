@@ -130,8 +130,8 @@ def caption(part: pd.DataFrame, text: str) -> str:
     """A caption that ends with metric, direction, documents, seeds and what intervals cover."""
     seeds = " or ".join(map(str, sorted(set(part.seeds))))
     over = " or ".join(sorted(set(part.over)))
-    about = "ROUGE-L F for generation, prefix match for MMLU, DROP and BBH, in percent"
-    text += f" Metric: the task's own score ({about}); higher is better."
+    about = max(part.scored, key=len)
+    text += f" Metric: the task's own score in percent ({about}); higher is better."
     text += f" At most {part.documents.max()} documents a point; seeds: {seeds}."
     text += f" Intervals are 95 % over {over}."
     if part.world.any():

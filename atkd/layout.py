@@ -95,7 +95,11 @@ def notes(part: pd.DataFrame, metric: str, config: str) -> list[str]:
     about += f"Intervals: 95 %, over {either(part.over)}."
     if part.seeds.between(2, RELIABLE_SEEDS - 1).any():
         about += " With two seeds such an interval covers 92 to 97 %."
-    lines = [f"{METRICS[metric].about} Averages give every task equal weight.", about]
+    text = METRICS[metric].about
+    if metric == "score":
+        kinds = dict.fromkeys(part.scored[part.tasks == 1]) or dict.fromkeys(part.scored)
+        text += f": {', '.join(kinds)}."
+    lines = [f"{text} Averages give every task equal weight.", about]
     if is_world(config):
         lines += ["(world): generated analogues of the paper's tasks, not the real sets."]
     return lines

@@ -27,6 +27,7 @@ SCORE_COLUMNS = ("config", "family", "student", "teacher", "method", "seed", "ta
 SCORE_COLUMNS += ("value", "n")
 COSTS = ("wall_s", "cpu_s", "startup_s", "peak_memory_mb")
 COST_COLUMNS = ("run", "stage", *COSTS, "tokens", "tokens_per_s", "steps")
+JUDGE = "judge"  # stands in for ROUGE-L as a task's score wherever a judge ran
 SAMPLE_FIELDS = ("id", "group", "target", "answer", "bits", "bytes")
 
 
@@ -109,16 +110,16 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> None
     write_text(path, text.getvalue())
 
 
-def read_documents(path: Path) -> list[Row]:
-    """Document rows of a run; InputError if the file is not one."""
+def read_documents(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> list[Row]:
+    """Document rows with exactly these columns; InputError if the file is not one."""
     try:
         with open_text(path) as handle:
             reader = csv.DictReader(handle)
             rows = list(reader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    if tuple(reader.fieldnames or ()) != DOCUMENT_COLUMNS or not rows:
-        raise InputError(f"{path}: expected rows with columns {', '.join(DOCUMENT_COLUMNS)}")
+    if tuple(reader.fieldnames or ()) != columns or not rows:
+        raise InputError(f"{path}: expected rows with columns {', '.join(columns)}")
     return rows
 
 
@@ -129,13 +130,13 @@ def scores_of(rows: list[Row]) -> list[Row]:
         by_metric[row["task"], row["metric"]].append(row)
     made, scores = [], {}
     for (task, metric), members in by_metric.items():
-        if metric == "bits_per_byte":
+        if members[0].get("numerator"):  # a ratio of sums; a judge's is in percent
             pairs = ((float(row["numerator"]), float(row["denominator"])) for row in members)
-            value = bits_per_byte(pairs)
+            value = bits_per_byte(pairs) * (100.0 if metric == JUDGE else 1.0)
         else:
             value = mean_score(task, ((row["group"], float(row["value"])) for row in members))
         made.append({"task": task, "metric": metric, "value": value, "n": len(members)})
-        if metric == primary(task):
+        if metric == (JUDGE if (task, JUDGE) in by_metric else primary(task)):
             scores[task] = made[-1] | {"metric": "score"}
     for name, tasks in AVERAGES.items():
         if all(task in scores for task in tasks):
@@ -157,12 +158,12 @@ def run_key(path: Path, results: Path) -> tuple[str, ...]:
 
 
 def costs_of(results: Path, runs: Iterable[str]) -> list[Row]:
-    """Cost rows from the provenance files of models, students and the given runs."""
+    """Cost rows from the provenance files of models, their texts and caches, and the given runs."""
     wanted, made = set(runs), []
-    for folder in ("models", "students", "runs"):
+    for folder in ("models", "text", "cache", "students", "runs"):
         for path in sorted((results / folder).rglob("*provenance.json")):
             record = read_json(path)
-            if folder != "models" and record["run"] not in wanted:
+            if folder in ("students", "runs") and record["run"] not in wanted:
                 continue
             cost = {name: record["cost"].get(name, "") for name in (*COSTS, "tokens_per_s")}
             facts = {name: record.get(name, "") for name in ("run", "stage", "tokens", "steps")}
@@ -170,16 +171,46 @@ def costs_of(results: Path, runs: Iterable[str]) -> list[Row]:
     return sorted(made, key=lambda row: (row["run"], row["stage"]))
 
 
-def collect(config: str, results: Path, paths: list[Path]) -> int:
-    """Writes scores.csv, documents.csv.gz and costs.csv of all runs; returns their number."""
+def judged(rows: list[Row], verdicts: list[Row]) -> list[Row]:
+    """One run's documents with a language model's; the exact judge's become `judge_exact`."""
+    tasks = {row["task"] for row in verdicts}
+    made = []
+    for row in rows:
+        moved = row["metric"] == JUDGE and row["task"] in tasks
+        made.append(row | {"metric": "judge_exact"} if moved else row)
+    return made + verdicts
+
+
+def _check_judged(rows: list[Row]) -> None:
+    ran: dict[str, dict[bool, str]] = defaultdict(dict)
+    judges = {(row["run"], row["task"]) for row in rows if row["metric"] == JUDGE}
+    for row in rows:
+        ran[row["task"]][(row["run"], row["task"]) in judges] = row["run"]
+    for task, runs in ran.items():
+        if len(runs) > 1:
+            raise InputError(
+                f"{task}: a judge rated run {runs[True]} but not {runs[False]}, expected all or "
+                "none: their scores would not be of one kind"
+            )
+
+
+def collect(config: str, results: Path, paths: list[Path], judge: Path | None = None) -> int:
+    """Writes scores.csv, documents.csv.gz and costs.csv of all runs; returns their number.
+
+    `judge` is a language model's documents.csv.gz, of all runs.
+    """
     runs = {run_key(path, results): path for path in paths}
+    verdicts: dict[str, list[Row]] = defaultdict(list)
+    for row in read_documents(judge, ("run", *DOCUMENT_COLUMNS)) if judge else ():
+        verdicts[row["run"]].append(row)
     documents: list[Row] = []
     scores: list[Row] = []
     for key, path in sorted(runs.items()):
-        rows = read_documents(path)
+        rows = judged(read_documents(path), verdicts["/".join(key)])
         documents += ({"run": "/".join(key)} | row for row in rows)
         names = dict(zip(SCORE_COLUMNS, (config, *key), strict=False))
         scores += (names | row | {"value": f"{row['value']:.6f}"} for row in scores_of(rows))
+    _check_judged(documents)
     write_csv(results / "documents.csv.gz", ("run", *DOCUMENT_COLUMNS), documents)
     write_csv(results / "costs.csv", COST_COLUMNS, costs_of(results, ("/".join(k) for k in runs)))
     write_csv(results / "scores.csv", SCORE_COLUMNS, scores)
@@ -199,13 +230,14 @@ def main() -> None:
         "--results", required=True, type=Path, help="folder with runs/, to write to"
     )
     gather.add_argument("--documents", required=True, nargs="+", type=Path, help="runs' files")
+    gather.add_argument("--judge", type=Path, help="documents.csv.gz of a language model's ratings")
     args = parser.parse_args()
     if args.command == "score":
         rows = score_samples(args.samples)
         write_csv(args.output, DOCUMENT_COLUMNS, rows)
         print(f"{args.output}: {len(rows)} rows")
     else:
-        count = collect(args.config, args.results, args.documents)
+        count = collect(args.config, args.results, args.documents, args.judge)
         print(f"{args.results / 'scores.csv'}: {count} runs")
 
 

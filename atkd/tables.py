@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atkd.agreement import judge_tables
 from atkd.comparisons import BASELINES, EXPLORATORY, EXTRAS, GAIN, POOLED, differences
 from atkd.costs import cost_table
 from atkd.estimates import (
@@ -196,6 +197,7 @@ def collect(
     loaded = load(scores, documents)
     loaded.config = title or loaded.config
     frame, changes, found = build(loaded)
+    found += [Table(*parts) for parts in judge_tables(documents, loaded.config)]
     if costs:
         found.append(cost_table(read_csv(costs, COST_COLUMNS), loaded.config))
     if published:

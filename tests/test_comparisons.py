@@ -128,11 +128,11 @@ def test_other_metrics_leave_the_score_alone(tmp_path: Path) -> None:
     frame = pd.read_csv(folder / "documents.csv.gz")
     own = frame[frame.metric == "rouge_l"]
     share = own.assign(metric="distinct", value=np.nan, numerator=2.0, denominator=4.0)
-    frame = pd.concat([frame, own.assign(metric="judge", value=7.0), share])
+    frame = pd.concat([frame, own.assign(metric="oddity", value=7.0), share])
     frame.to_csv(folder / "documents.csv.gz", index=False)
     after = loaded(folder)
     assert np.array_equal(after.values["koala", "score"], before.values["koala", "score"])
-    assert np.all(after.values["koala", "judge"] == 7)
+    assert np.all(after.values["koala", "oddity"] == 7)
     assert ("koala", "distinct") in after.denominators
     side = (next(iter(after.rows)),)
     found = estimates.parts(after, "distinct", (side, ()))["koala"]

@@ -93,6 +93,19 @@ def test_collect(results: Path) -> None:
     assert collected(results) == files  # byte for byte
 
 
+def test_the_judge_is_the_score_where_one_ran(results: Path) -> None:
+    path = results / "runs/opt/125m/-/sft/1/documents.csv.gz"
+    rows = scoring.read_documents(path)
+    rated = [row | {"metric": "judge", "value": "90"} for row in rows if row["metric"] == "rouge_l"]
+    made = {(r["task"], r["metric"]): r["value"] for r in scoring.scores_of(rows + rated)}
+    assert made["koala", "score"] == made["generation", "score"] == 90
+    assert made["koala", "rouge_l"] == made["mmlu", "score"] == 50
+    ratio = {"value": "", "numerator": "4", "denominator": "5"}
+    made = {(r["task"], r["metric"]): r["value"]
+            for r in scoring.scores_of(rows + [row | ratio for row in rated])}  # fmt: skip
+    assert made["koala", "score"] == made["koala", "judge"] == 80
+
+
 def test_an_average_needs_all_its_tasks(results: Path) -> None:
     rows = scoring.read_documents(results / "runs/opt/125m/-/sft/1/documents.csv.gz")
     made = scoring.scores_of([row for row in rows if row["task"] != "drop"])

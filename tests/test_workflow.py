@@ -87,6 +87,46 @@ def test_a_wrong_configuration_stops_before_anything_runs(
     assert "Traceback" not in done.stdout and len(done.stdout.splitlines()) < 6
 
 
+def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    smoke = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    judge = {"endpoint": "http://localhost:9/v1", "model": "some-judge", "max_calls": 7}
+    listed = {}
+    for name, extra in (("without", {}), ("with", {"judge": judge})):
+        path = smoke_with(tmp_path, "judged", evaluation=smoke["evaluation"] | extra)
+        done = snakemake(checkout, "-n", "-p", "--configfile", path)
+        assert done.returncode == 0, done.stdout
+        listed[name] = done.stdout
+    more = {"judge": 1, "total": counts(listed["without"])["total"] + 1}
+    assert counts(listed["with"]) == counts(listed["without"]) | more
+    (line,) = [line for line in listed["with"].splitlines() if "some-judge" in line]
+    models = counts(listed["with"])["evaluate"]
+    assert "python -m atkd.judge llm" in line and len(re.findall(r" (opt|llama)/", line)) == models
+    assert '"max_calls": 7' in line and "localhost" not in listed["with"].replace(line, "")
+    assert "--judge results/judged/judge/documents.csv.gz" in listed["with"]
+    exact = re.findall(r"python -m atkd.judge exact --run (\S+)", listed["without"])
+    assert len(exact) == models and "--judge" not in listed["without"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ({"endpoint": "http://me:sk-1@h/v1", "model": "m"}, "evaluation.judge.endpoint: expected"),
+        ({"endpoint": "http://h/v1"}, "evaluation.judge: 'model' is a required property"),
+        ({"endpoint": "http://h/v1", "model": "m", "prompt": "no.txt"}, "no.txt cannot be read"),
+    ],
+)
+def test_a_wrong_judge_stops_before_anything_runs(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path, judge: dict, message: str
+) -> None:
+    smoke = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    path = smoke_with(tmp_path, "judged", evaluation=smoke["evaluation"] | {"judge": judge})
+    done = snakemake(checkout, "-n", "--configfile", path)
+    assert done.returncode != 0 and message in done.stdout
+    assert "Traceback" not in done.stdout and "sk-1" not in done.stdout
+
+
 def test_a_bad_line_of_data_is_named_on_the_terminal(
     checkout: Path, snakemake: Snakemake, tmp_path: Path
 ) -> None:

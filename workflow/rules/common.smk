@@ -9,7 +9,9 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])}
 
 from atkd import config as grid
+from atkd import scoring
 from atkd.files import InputError, folder_lock
+from atkd.judge import settings_of as judge_settings_of
 from atkd.objectives import METHODS
 from atkd.recipes import deviations, overrides, recipe, row_of, switches_of, trained_as
 from atkd.released import SWITCHES
@@ -20,11 +22,16 @@ try:
     RELEASED = list(SWITCHES) if config["protocol"] == "released" else config["released"]
     for name in config["methods"]:
         recipe(name, "opt", {})
+    # Taken out, so that no model is evaluated again because the judge changed.
+    JUDGE = config["evaluation"].pop("judge", None)
+    JUDGE = JUDGE and judge_settings_of(JUDGE)
 except InputError as error:
     raise WorkflowError(str(error))
 
 FAMILIES = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
 TASKS = [*config["tasks"], *config["extra_tasks"]]
+OPEN_TASKS = [task for task in TASKS if task not in scoring.UNDERSTANDING]
+WORLD = config["data"]["source"] == "world"
 COMPUTE = config["compute"]
 VARIANTS = {f: deviations(config, f) if config["deviations"] else [] for f in FAMILIES}
 METHOD_NAMES = {*config["methods"], *sum(VARIANTS.values(), [])}
@@ -120,6 +127,10 @@ def released_prompt_settings(wildcards):
 def evaluation_settings(wildcards):
     compute = {"device": COMPUTE["device"]}
     return as_json({"tasks": TASKS} | config["evaluation"] | compute)
+
+
+def judge_settings(wildcards):
+    return as_json(JUDGE)
 
 
 def check_settings(wildcards):

@@ -4,7 +4,9 @@ rule tables:
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published="results/published.csv",
-        code=code("tables", "comparisons", "costs", "estimates", "layout", "stats", "tdist"),
+        code=code(
+            "tables", "agreement", "comparisons", "costs", "estimates", "layout", "stats", "tdist"
+        ),
     output:
         main=report(
             collect("<results>/tables/main_{family}.csv", family=FAMILIES),
@@ -25,6 +27,14 @@ rule tables:
             category="Generalisation",
         ),
         gains=report("<results>/tables/gains.csv", caption="../report/gains.rst", category="Gains"),
+        judge=report(
+            collect(
+                "<results>/tables/judge_{part}.csv",
+                part=(["agreement"] if JUDGE or WORLD else []) + (["ratings"] if JUDGE else []),
+            ),
+            caption="../report/judge.rst",
+            category="Judge",
+        ),
         controls=report(
             "<results>/tables/controls.csv",
             caption="../report/controls.rst",

@@ -1,0 +1,255 @@
+"""Questions to an OpenAI-compatible endpoint: bounded, retried, paid once and kept.
+
+Every reply goes to the ledger the moment it arrives, so that a run that stops, is killed or runs
+out of budget goes on where it was. The key is read from the environment alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+from atkd.files import InputError
+from atkd.ledger import Ledger, StoppedError
+
+Row = dict[str, Any]
+DEFAULTS: Row = {
+    "key_variable": "OPENAI_API_KEY", "orders": 1, "prompt": None, "concurrency": 4,
+    "timeout_s": 60, "retries": 5, "backoff_s": 1, "max_calls": None, "max_tokens": None,
+    "reply_tokens": 64, "request": {},
+}  # fmt: skip
+RANGES: dict[str, tuple[float, float]] = {
+    "orders": (1, 2), "concurrency": (1, 1000), "timeout_s": (0.001, 86400), "retries": (0, 100),
+    "backoff_s": (0, 60), "max_calls": (1, 10**9), "max_tokens": (1, 10**12),
+    "reply_tokens": (1, 10**6),
+}  # fmt: skip
+REFUSED = (400, 413, 422)  # the endpoint will not answer this question, though perhaps others
+AGAIN = (408, 409, 429)  # and every 5xx
+LONGEST_PAUSE_S = 120
+ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[^/@?#:\s]+)(:\d+)?(/[^@?#\s]*)?")
+SECRET = 8  # a shorter key is a placeholder such as EMPTY, and a word replies may hold
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question: `name` tells it apart in the ledger; `prompt` is the text to send."""
+
+    name: tuple[str, ...]
+    prompt: str
+
+
+def body(settings: Row, prompt: str) -> Row:
+    """The request's fields, the model apart; `request` replaces fields, null removes one."""
+    fields = {"temperature": 0, "max_tokens": settings["reply_tokens"]} | settings["request"]
+    fields = {name: value for name, value in fields.items() if value is not None}
+    return {"messages": [{"role": "user", "content": prompt}]} | fields
+
+
+def ledger_name(settings: Row, call: Call) -> tuple[str, ...]:
+    """A call's name in the ledger: its own, a hash of all that is sent, and the model."""
+    text = json.dumps(body(settings, call.prompt), sort_keys=True)
+    return (*call.name, hashlib.sha256(text.encode()).hexdigest()[:16], settings["model"])
+
+
+class CallError(Exception):
+    """A call without a usable reply; `again`: worth repeating; `paid`: may have been charged."""
+
+    def __init__(
+        self, text: str, again: bool = True, paid: bool = True, pause_s: float = 0, status: int = 0
+    ) -> None:
+        super().__init__(text)
+        self.again, self.paid, self.pause_s, self.status = again, paid, pause_s, status
+
+
+def checked(settings: Mapping[str, Any]) -> Row:
+    """The settings of a judge with defaults filled in; InputError names a bad key."""
+    place = "evaluation.judge"
+    known = ("endpoint", "model", *DEFAULTS)
+    for name in settings:
+        if name not in known:
+            raise InputError(f"{place}: found key {name!r}; expected one of {', '.join(known)}")
+    for name in ("endpoint", "model"):
+        if not isinstance(settings.get(name), str) or not settings[name]:
+            raise InputError(f"{place}.{name}: found {settings.get(name)!r}; expected a text")
+    if not ADDRESS.fullmatch(settings["endpoint"]):
+        # Not shown: what does not belong here may be a key.
+        raise InputError(
+            f"{place}.endpoint: expected http(s)://host[:port]/path without user name, password, "
+            "? or #; a key belongs in the environment variable that key_variable names"
+        )
+    filled = DEFAULTS | {name: value for name, value in settings.items() if value is not None}
+    for name, (least, most) in RANGES.items():
+        value = filled[name]
+        whole = name not in ("timeout_s", "backoff_s")
+        right = isinstance(value, int if whole else int | float) and least <= value <= most
+        if not right and (value is not None or DEFAULTS[name] is not None):
+            what = f"{'an integer' if whole else 'a number'} from {least} to {most}"
+            raise InputError(f"{place}.{name}: found {value!r}; expected {what}")
+    return filled
+
+
+class Endpoint:
+    """The `openai` client, one attempt at a time; no text leaves it with the key in it."""
+
+    def __init__(self, settings: Row) -> None:
+        from openai import OpenAI
+
+        self.settings = settings
+        self.key = os.environ.get(settings["key_variable"], "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            name = settings["key_variable"]
+            raise InputError(f"environment variable {name}: expected a key in printable ASCII")
+        options = {"timeout": settings["timeout_s"], "max_retries": 0}
+        self.client = OpenAI(api_key=self.key or "none", base_url=settings["endpoint"], **options)
+
+    def clean(self, text: str) -> str:
+        """Text without the key."""
+        return text.replace(self.key, "[key]") if len(self.key) >= SECRET else text
+
+    def ask(self, prompt: str) -> Row:
+        """`text` (the reply), `tokens` (None if not reported) and `raw`; CallError without one."""
+        import openai
+
+        fields = body(self.settings, prompt)
+        messages = fields.pop("messages")
+        try:
+            done = self.client.chat.completions.with_raw_response.create(
+                model=self.settings["model"], messages=messages, extra_body=fields
+            )
+            return self._read(done.http_response.text)
+        except openai.APIStatusError as error:
+            raise self._status(error) from None
+        except openai.OpenAIError as error:
+            cause = f"{type(error.__cause__).__name__}: {error.__cause__}"
+            late = f"no reply within {self.settings['timeout_s']} s ("
+            text = late if isinstance(error, openai.APITimeoutError) else "connection failed ("
+            paid = not cause.startswith("Connect")  # else nothing was sent
+            raise CallError(self.clean(f"{text}{cause})"), paid=paid) from None
+
+    def _read(self, text: str) -> Row:
+        try:
+            raw = json.loads(self.clean(text))
+            reply = raw["choices"][0]["message"]["content"] or ""
+            reply = reply.encode(errors="replace").decode()  # half a surrogate pair cannot be kept
+            used = (raw.get("usage") or {}).get("total_tokens")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            raise CallError(f"not a chat completion: {self.clean(text)[:80]!r}") from None
+        return {"text": reply, "tokens": used if isinstance(used, int) else None, "raw": raw}
+
+    def _status(self, error: Any) -> CallError:
+        status, text = error.status_code, self.clean(error.response.text)[:200]
+        if status in (401, 403):
+            text = f"the key in {self.settings['key_variable']} was not accepted; {text}"
+        again = status in AGAIN or status >= 500
+        if getattr(error, "code", None) == "insufficient_quota":
+            again = False
+        with contextlib.suppress(ValueError):
+            pause_s = float(error.response.headers.get("retry-after", ""))
+            return CallError(f"HTTP {status}: {text}", again, False, pause_s, status)
+        return CallError(f"HTTP {status}: {text}", again, False, 0, status)
+
+
+class Asker:
+    """Asks many questions at once and keeps every reply."""
+
+    def __init__(self, settings: Row, ledger: Ledger) -> None:
+        self.settings, self.ledger = settings, ledger
+        self.stop = threading.Event()
+        self.repeated = 0
+
+    def bound(self, call: Call) -> int:
+        """The most tokens a call can take: a token has at least one byte."""
+        return len(call.prompt.encode()) + 64 + self.settings["reply_tokens"]
+
+    def reply(self, call: Call) -> Row | None:
+        """The ledger's row for a call."""
+        return self.ledger.replies.get(ledger_name(self.settings, call))
+
+    def missing(self, calls: Iterable[Call]) -> list[Call]:
+        """Calls that the ledger has no reply to."""
+        return [call for call in calls if self.reply(call) is None]
+
+    def outlook(self, calls: list[Call]) -> str:
+        """What asking will take, in words."""
+        left = self.missing(calls)
+        most = sum(map(self.bound, left))
+        return (
+            f"{len(calls)} calls, {len(left)} of them not answered yet (at most {most:,} tokens); "
+            f"so far {self.ledger.calls:,} calls and {self.ledger.tokens:,} tokens are spent"
+        )
+
+    def ask(self, calls: list[Call]) -> None:
+        """Asks what the ledger lacks; StoppedError says why not all of it was answered."""
+        from tqdm import tqdm
+
+        missing = self.missing(calls)
+        if not missing:
+            return
+        endpoint, pool = Endpoint(self.settings), ThreadPoolExecutor(self.settings["concurrency"])
+        bar = tqdm(total=len(calls), initial=len(calls) - len(missing), desc="judge", disable=None)
+        try:
+            for done in as_completed([pool.submit(self._one, endpoint, call) for call in missing]):
+                done.result()
+                bar.update()
+        except StoppedError as error:
+            self._shut(pool)
+            left = len(self.missing(calls))
+            raise StoppedError(
+                f"judge stopped: {error}; {len(calls) - left} of {len(calls)} calls are answered "
+                f"and kept in {self.ledger.path}; the same command asks the rest"
+            ) from None
+        finally:
+            self._shut(pool)
+            bar.close()
+            endpoint.client.close()
+
+    def _shut(self, pool: ThreadPoolExecutor) -> None:
+        """Starts no more calls; waits for the open ones, which are paid, so that they are kept."""
+        self.stop.set()
+        pool.shutdown(cancel_futures=True)
+
+    def _one(self, endpoint: Endpoint, call: Call) -> None:
+        """Asks until there is a reply; stops all other calls where there is none to be had."""
+        try:
+            self._repeat(endpoint, call, self.settings["retries"])
+        except StoppedError:
+            self.stop.set()
+            raise
+
+    def _repeat(self, endpoint: Endpoint, call: Call, last: int) -> None:
+        for attempt in range(last + 1):
+            failure = None if self.stop.is_set() else self._attempt(endpoint, call)
+            if failure is None:
+                return
+            if not failure.again or attempt == last:
+                raise StoppedError(f"{'/'.join(call.name)}: {failure} (attempt {attempt + 1})")
+            self.repeated += 1
+            pause_s = self.settings["backoff_s"] * 2**attempt * random.uniform(0.75, 1.25)
+            self.stop.wait(min(max(pause_s, failure.pause_s), LONGEST_PAUSE_S))
+
+    def _attempt(self, endpoint: Endpoint, call: Call) -> CallError | None:
+        """One call, kept if it was answered or may be charged; what went wrong, if anything did."""
+        bound = self.bound(call)
+        row: Row = {"call": ledger_name(self.settings, call), "text": None, "tokens": bound}
+        with self.ledger.claim(bound) as rows:
+            try:
+                found = endpoint.ask(call.prompt)
+            except CallError as failure:
+                refused = failure.status in REFUSED and bool(self.ledger.replies)
+                tokens = bound if failure.paid else 0
+                row |= {"tokens": tokens, "paid": failure.paid, "refused": refused}
+                if failure.paid or refused:
+                    rows.append(row | {"error": str(failure)})
+                return None if refused else failure
+            tokens = bound if found["tokens"] is None else found["tokens"]
+            rows.append(row | found | {"tokens": tokens, "paid": True, "refused": False})
+        return None
