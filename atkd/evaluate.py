@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd import models, scoring, tokens
-from atkd.files import InputError, cli, folder_lock, write_json, write_jsonl
+from atkd.files import InputError, cli, folder_lock, read_jsonl, start_up, write_json, write_jsonl
 from atkd.generation import decode, likeliest, padded
 from atkd.provenance import Stage
 
@@ -21,62 +24,100 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 TASK_FILES = Path(__file__).parent / "tasks"
-BITS = "bits_per_byte"
+BITS, OPTIONS = "bits_per_byte", "options"
 
 
-class OurTokens:
-    """What lm-eval's Hugging Face model does otherwise: ids, vocabulary, greedy decoding.
+class Likelihood(NamedTuple):
+    """A text's log-likelihood in nats, whether it is the greedy choice, and bits per token."""
 
-    Mixed in before HFLM. Ids are those of training (prompt and response apart, never re-split);
-    embedding rows beyond the tokenizer get no probability; an answer ends at EOS alone.
+    nats: float
+    greedy: bool
+    bits: list[float]
+
+
+class Answer(str):
+    """A greedy answer; `entropy` sums the bits of its `steps` next-token distributions."""
+
+    entropy: float
+    steps: int
+
+
+class OurModel:
+    """How lm-eval asks a loaded model: likelihoods, greedy answers. Mixed in before lm-eval's LM.
+
+    Ids are those of training (prompt and response apart, never re-split); embedding rows beyond the
+    tokenizer get no probability; an answer ends at EOS alone; nothing is cut to fit.
     """
 
-    tokenizer: Any
-    model: Any
-    max_length: int
-    batch_size: int
+    def __init__(self, model: Any, tokenizer: Any, context: int, batch_size: int) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.context, self.batch_size = context, batch_size
 
-    def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
-        """Ids of a prompt, with the tokenizer's own BOS."""
-        return tokens.encode_prompt(self.tokenizer, string)
+    def encode(self, requests: list[Any]) -> list[list[int]]:
+        """Prompt ids of requests, with the tokenizer's own BOS; equal prompts are split once."""
+        unique = list(dict.fromkeys(request.args[0] for request in requests))
+        ids = dict(zip(unique, tokens.encode_prompts(self.tokenizer, unique), strict=True))
+        return [ids[request.args[0]] for request in requests]
 
-    def tok_batch_encode(
-        self, strings: list[str], left_truncate_len: int, **_: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Left-padded ids and mask [batch, longest] of prompts, which must fit."""
-        rows = tokens.encode_prompts(self.tokenizer, list(strings))
-        longest = max(map(len, rows))
-        if longest > left_truncate_len:
-            raise InputError(
-                f"a prompt has {longest} tokens, expected at most {left_truncate_len}: "
-                "were the prompt files written for another context or tokenizer?"
-            )
-        return padded(rows, self.tokenizer.pad_token_id, left=True)
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        response = tokens.encode_response(self.tokenizer, continuation, eos=False)
-        return self.tok_encode(context), response
-
-    def _loglikelihood_tokens(
-        self, requests: list[tuple[Any, list[int], list[int]]], *_: Any, **__: Any
-    ) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, is it the greedy choice) of each response given its prompt."""
-        found: dict[int, tuple[float, bool]] = {}
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i][1] + requests[i][2]))
-        for batch in batches(order, self.batch_size, "likelihoods"):
-            pairs = [requests[index][1:] for index in batch]
-            scored = log_likelihoods(self.model, pairs, self.tokenizer, self.max_length)
-            found |= zip(batch, scored, strict=True)
+    def loglikelihood(self, requests: list[Any], **_: Any) -> list[Likelihood]:
+        """Likelihoods of responses (EOS excluded); what several requests share is computed once."""
+        tails = tokens.encode_responses(self.tokenizer, [request.args[1] for request in requests])
+        pairs = [(head, tail[:-1]) for head, tail in zip(self.encode(requests), tails, strict=True)]
+        rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, (head, tail) in enumerate(pairs):
+            rows[(*head, *tail[:-1])].append(index)
+        found: dict[int, Likelihood] = {}
+        for batch in batches(sorted(rows, key=len, reverse=True), self.batch_size, "likelihoods"):
+            members = [index for row in batch for index in rows[row]]
+            parts = [pairs[index] for index in members]
+            scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
+            found |= zip(members, scored, strict=True)
         return [found[index] for index in range(len(requests))]
 
-    def _model_generate(
-        self, context: torch.Tensor, max_length: int, attention_mask: torch.Tensor, **_: Any
-    ) -> torch.Tensor:
+    def generate_until(self, requests: list[Any], **_: Any) -> list[Answer]:
+        """Greedy answers of at most each request's `max_gen_toks` tokens."""
+        prompts = self.encode(requests)
+        lengths: dict[int, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            lengths[request.args[1]["max_gen_toks"]].append(index)
+        found: dict[int, Answer] = {}
+        for new_tokens, members in lengths.items():
+            order = sorted(members, key=lambda index: -len(prompts[index]))
+            for batch in batches(order, self.batch_size, "answers"):
+                made = self.answer([prompts[index] for index in batch], new_tokens)
+                found |= zip(batch, made, strict=True)
+        return [found[index] for index in range(len(requests))]
+
+    def answer(self, prompts: list[list[int]], new_tokens: int) -> list[Answer]:
+        """Greedy answers to one batch of prompts."""
         import torch
 
-        room = max_length - context.shape[1]
-        answers = decode(self.model, context, attention_mask, room, self.tokenizer, likeliest)
-        return torch.cat([context, answers], dim=1)
+        longest, room = max(map(len, prompts)), self.context - new_tokens
+        if longest > room:
+            raise InputError(
+                f"a prompt has {longest} tokens, expected at most {room}: "
+                "were the prompt files written for another context or tokenizer?"
+            )
+        ids_BT, mask_BT = padded(prompts, self.tokenizer.pad_token_id, left=True)
+        entropy_B, steps_B = torch.zeros(2, len(prompts), device=self.model.device)
+
+        def choose(logits_bV: torch.Tensor, rows_b: torch.Tensor, step: int) -> torch.Tensor:
+            log_p_bV = logits_bV.float().log_softmax(-1)
+            entropy_B[rows_b] -= (log_p_bV.exp() * log_p_bV).sum(-1) / math.log(2)
+            steps_B[rows_b] += 1
+            return likeliest(logits_bV, rows_b, step)
+
+        ids = decode(self.model, ids_BT, mask_BT, new_tokens, self.tokenizer, choose)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        made = [Answer(text) for text in texts]
+        for answer, entropy, steps in zip(made, entropy_B.tolist(), steps_B.tolist(), strict=True):
+            answer.entropy, answer.steps = entropy, int(steps)
+        return made
+
+    def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:
+        """No task asks for it."""
+        raise NotImplementedError
 
 
 def batches(order: list[int], size: int, name: str) -> Iterator[list[int]]:
@@ -91,20 +132,25 @@ def batches(order: list[int], size: int, name: str) -> Iterator[list[int]]:
 
 def log_likelihoods(
     model: Any, pairs: list[tuple[list[int], list[int]]], tokenizer: Any, context: int
-) -> list[tuple[float, bool]]:
-    """Of each (prompt, response) ids; only positions that predict the response are projected."""
+) -> list[Likelihood]:
+    """Of each (prompt, response) ids; only positions that predict a response are projected.
+
+    Pairs that read the same ids (options of one letter each) share a row of the batch.
+    """
     import torch
 
     longest = max(len(prompt) + len(response) for prompt, response in pairs)
     if longest > context:
         raise InputError(f"prompt and reference have {longest} tokens, expected at most {context}")
-    rows = [prompt + response[:-1] for prompt, response in pairs]
+    read = [(*prompt, *response[:-1]) for prompt, response in pairs]
+    rows = {ids: row for row, ids in enumerate(dict.fromkeys(read))}
     ids_BT, mask_BT = (
-        part.to(model.device) for part in padded(rows, tokenizer.pad_token_id, left=False)
+        part.to(model.device)
+        for part in padded([list(ids) for ids in rows], tokenizer.pad_token_id, left=False)
     )
     places = [
-        (row, len(prompt) - 1 + step)
-        for row, (prompt, response) in enumerate(pairs)
+        (rows[ids], len(prompt) - 1 + step)
+        for ids, (prompt, response) in zip(read, pairs, strict=True)
         for step in range(len(response))
     ]
     with torch.inference_mode():
@@ -116,20 +162,24 @@ def log_likelihoods(
         greedy_N = (logits_NV.argmax(-1) == wanted_N).cpu()
     sizes = [len(response) for _, response in pairs]
     parts = zip(log_p_N.split(sizes), greedy_N.split(sizes), strict=True)
-    return [(float(log_p.sum()), bool(best.all())) for log_p, best in parts]
+    return [
+        Likelihood(float(log_p.sum()), bool(best.all()), (log_p / -math.log(2)).tolist())
+        for log_p, best in parts
+    ]
 
 
 def language_model(model: Any, tokenizer: Any, context: int, batch_size: int) -> Any:
     """lm-eval's view of a loaded model; `context` bounds prompt and answer together."""
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.api.model import LM
 
-    kind = type("EvaluatedModel", (OurTokens, HFLM), {})
-    options = {"backend": "causal", "max_length": context, "batch_size": batch_size}
-    return kind(pretrained=model, tokenizer=tokenizer, **options)
+    return type("EvaluatedModel", (OurModel, LM), {})(model, tokenizer, context, batch_size)
 
 
 def build_tasks(prompts: Path, names: list[str], eos: str) -> dict[str, Any]:
-    """Two lm-eval tasks per prompt file: the task's own metric, and `<task>_bits`."""
+    """lm-eval tasks per prompt file: the task's own metric, `<task>_bits`, `<task>_options`.
+
+    The last one only where the prompts have options.
+    """
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -138,35 +188,43 @@ def build_tasks(prompts: Path, names: list[str], eos: str) -> dict[str, Any]:
         path = prompts / f"{name}.jsonl"
         if not path.is_file():
             raise InputError(f"{path}: prompt file not found, expected one per task")
-        for task, file in ((name, scoring.primary(name)), (f"{name}_bits", BITS)):
+        first = next(read_jsonl(path))
+        files = {name: scoring.primary(name), f"{name}_bits": BITS}
+        files |= {f"{name}_options": OPTIONS} if "options" in first else {}
+        for task, file in files.items():
             config = load_yaml(TASK_FILES / f"{file}.yaml")
             config |= {"task": task, "metadata": {"version": 1, "path": str(path)}}
-            if file != BITS:
-                with open(path, encoding="utf-8") as handle:
-                    longest = json.loads(handle.readline())["max_new_tokens"]
-                options = {"until": [eos], "max_gen_toks": longest, "do_sample": False}
-                config["generation_kwargs"] = options
+            if task == name:
+                options = {"until": [eos], "max_gen_toks": first["max_new_tokens"]}
+                config["generation_kwargs"] = options | {"do_sample": False}
             made[task] = ConfigurableTask(config=config)
     return made
 
 
-def samples_of(name: str, samples: dict[str, list[Row]], tokenizer: Any) -> Iterator[Row]:
+def samples_of(name: str, samples: dict[str, list[Row]]) -> Iterator[Row]:
     """Sample rows of one task from lm-eval's logged samples, in the prompt file's order."""
-    bits = {row["doc_id"]: row[BITS][0] for row in samples[f"{name}_bits"]}
+    found = {task: {row["doc_id"]: row["filtered_resps"] for row in samples.get(task, ())}
+             for task in (f"{name}_bits", f"{name}_options")}  # fmt: skip
+    bits, options = found.values()
     for row in sorted(samples[name], key=lambda row: row["doc_id"]):
-        doc = row["doc"]
+        doc, answer, reference = row["doc"], row["filtered_resps"][0], bits[row["doc_id"]][0]
         made = {key: doc[key] for key in ("id", "group", "prompt", "target")}
-        made |= {"answer": row["filtered_resps"][0], "bits": bits[row["doc_id"]]}
-        scored = tokens.encode_response(tokenizer, doc["response"], eos=False)
-        yield made | {"bytes": doc["bytes"], "tokens": len(scored)}
+        made |= {"answer": str(answer), "entropy": round(answer.entropy, 6), "steps": answer.steps}
+        made |= {"bits": sum(reference.bits), "bytes": doc["bytes"], "tokens": len(reference.bits)}
+        made["token_bits"] = [round(bits, 6) for bits in reference.bits]
+        if options:
+            made["options"] = doc["options"]
+            made["likelihoods"] = [round(one.nats, 6) for one in options[row["doc_id"]]]
+        yield made
 
 
 def run_tasks(lm: Any, prompts: Path, names: list[str]) -> tuple[dict[str, list[Row]], Row]:
     """Sample rows per task, and lm-eval's own aggregated numbers."""
     from lm_eval.evaluator import evaluate
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it explains data sets of our own
     found = evaluate(lm=lm, task_dict=build_tasks(prompts, names, lm.tokenizer.eos_token))
-    rows = {name: list(samples_of(name, found["samples"], lm.tokenizer)) for name in names}
+    rows = {name: list(samples_of(name, found["samples"])) for name in names}
     numbers = {
         task: {key.split(",")[0]: value for key, value in sorted(metrics.items()) if "," in key}
         for task, metrics in found["results"].items()
@@ -177,12 +235,12 @@ def run_tasks(lm: Any, prompts: Path, names: list[str]) -> tuple[dict[str, list[
 def evaluate_folder(folder: Path, prompts: Path, settings: Row, output: Path, stage: Stage) -> None:
     """Evaluates the model in `folder`; writes samples per task, then lm_eval.json."""
     names = settings.get("tasks") or sorted(path.stem for path in prompts.glob("*.jsonl"))
-    device = models.pick_device(settings.get("device", "cpu"))
-    model = models.load(folder, device, settings.get("dtype", "float32"))
-    tokenizer = models_tokenizer(folder)
     context, size = settings.get("context", 2048), settings.get("batch_size", 16)
-    lm = language_model(model, tokenizer, context, size)
-    import_module("lm_eval.evaluator")  # start-up, not work
+    with start_up():
+        device = models.pick_device(settings.get("device", "cpu"))
+        model = models.load(folder, device, settings.get("dtype", "float32"))
+        lm = language_model(model, models_tokenizer(folder), context, size)
+        import_module("lm_eval.evaluator")
     stage.ready()
     rows, numbers = run_tasks(lm, prompts, names)
     for old in output.glob("*.jsonl"):  # of an earlier list of tasks
@@ -214,7 +272,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the samples")
     args = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "LMEVAL_LOG_LEVEL": "ERROR"}
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     settings = json.loads(args.settings)
     stage = Stage("evaluate", args.run, settings)
     with folder_lock(args.output):

@@ -7,10 +7,11 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from atkd import secondary
 from atkd.files import InputError, cli, open_text, read_json, read_jsonl, write_text
 
 Row = dict[str, Any]
@@ -83,8 +84,12 @@ def mean_score(task: str, values: Iterable[tuple[str, float]]) -> float:
     return sum(means) / len(means)
 
 
-def score_samples(folder: Path) -> list[Row]:
-    """Document rows of every `<task>.jsonl` in a samples folder."""
+def score_samples(folder: Path, teachers: dict[str, Path] | None = None) -> list[Row]:
+    """Document rows of every `<task>.jsonl` in a samples folder.
+
+    `teachers` are samples folders of teachers, by name (`own`: the run's own), which decide what
+    tokens of a reference are easy.
+    """
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
         raise InputError(f"{folder}: no samples found, expected <task>.jsonl files")
@@ -92,13 +97,38 @@ def score_samples(folder: Path) -> list[Row]:
     for path in paths:
         task, metric = path.stem, primary(path.stem)
         judge = {"prefix_match": prefix_match, "rouge_l": rouge_l}[metric]
-        for row in read_jsonl(path, SAMPLE_FIELDS):
-            common = {"task": task, "document": row["id"], "group": row["group"]}
+        fields = (*SAMPLE_FIELDS, "token_bits") if teachers else SAMPLE_FIELDS
+        samples = list(read_jsonl(path, fields))
+        for row in samples:
             value = f"{judge(row['answer'], row['target']):.6f}"
-            made.append(common | {"metric": metric, "value": value})
+            made.append(named(task, row) | {"metric": metric, "value": value})
             bits = {"numerator": f"{row['bits']:.6f}", "denominator": str(row["bytes"])}
-            made.append(common | {"metric": "bits_per_byte"} | bits)
+            made.append(named(task, row) | {"metric": "bits_per_byte"} | bits)
+        found = secondary_rows(path, samples, teachers or {})
+        made += (named(task, row) | columns for row, columns in found)
     return made
+
+
+def named(task: str, sample: Row) -> Row:
+    """The columns that say what a document row is about."""
+    return {"task": task, "document": sample["id"], "group": sample["group"]}
+
+
+def secondary_rows(
+    path: Path, samples: list[Row], teachers: dict[str, Path]
+) -> Iterator[tuple[Row, Row]]:
+    """(sample, columns) of all secondary metrics of a task."""
+    if primary(path.stem) == "rouge_l":
+        yield from secondary.answer_rows(samples, [words(row["answer"]) for row in samples])
+    for row in samples:
+        if "likelihoods" in row:
+            yield from ((row, columns) for columns in secondary.choice_rows(row))
+    fields = ("id", "token_bits")
+    bits = {
+        name: {row["id"]: row["token_bits"] for row in read_jsonl(other / path.name, fields)}
+        for name, other in teachers.items()
+    }
+    yield from secondary.split_rows(samples, bits)
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
@@ -123,21 +153,28 @@ def read_documents(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> l
     return rows
 
 
+def task_score(task: str, metric: str, rows: list[Row]) -> Row:
+    """One task's value of a metric: a mean over documents, or a ratio of sums."""
+    if rows[0].get("value"):
+        value = mean_score(task, ((row["group"], float(row["value"])) for row in rows))
+    else:
+        pairs = ((float(row["numerator"]), float(row["denominator"])) for row in rows)
+        value = (100.0 if metric in (JUDGE, *secondary.PERCENT) else 1.0) * bits_per_byte(pairs)
+    return {"task": task, "metric": metric, "value": value, "n": len(rows)}
+
+
 def scores_of(rows: list[Row]) -> list[Row]:
     """Rows (task, metric, value, n) of one run: each task, and the averages whose tasks all ran."""
-    by_metric: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    by_task: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        by_metric[row["task"], row["metric"]].append(row)
+        by_task[row["task"]][row["metric"]].append(row)
     made, scores = [], {}
-    for (task, metric), members in by_metric.items():
-        if members[0].get("numerator"):  # a ratio of sums; a judge's is in percent
-            pairs = ((float(row["numerator"]), float(row["denominator"])) for row in members)
-            value = bits_per_byte(pairs) * (100.0 if metric == JUDGE else 1.0)
-        else:
-            value = mean_score(task, ((row["group"], float(row["value"])) for row in members))
-        made.append({"task": task, "metric": metric, "value": value, "n": len(members)})
-        if metric == (JUDGE if (task, JUDGE) in by_metric else primary(task)):
-            scores[task] = made[-1] | {"metric": "score"}
+    for task, metrics in by_task.items():
+        found = {name: task_score(task, name, members) for name, members in metrics.items()}
+        made += [*found.values(), *secondary.derived(task, metrics, found)]
+        own = JUDGE if JUDGE in found else primary(task)
+        if own in found:
+            scores[task] = found[own] | {"metric": "score"}
     for name, tasks in AVERAGES.items():
         if all(task in scores for task in tasks):
             value = sum(scores[task]["value"] for task in tasks) / len(tasks)
@@ -223,6 +260,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="samples of one run -> documents.csv.gz")
     score.add_argument("--samples", required=True, type=Path, help="folder of <task>.jsonl")
+    score.add_argument(
+        "--teachers", nargs="*", default=[], metavar="NAME=FOLDER",
+        help="samples of teachers that decide which tokens are easy; own=FOLDER: the run's own",
+    )  # fmt: skip
     score.add_argument("--output", required=True, type=Path, help="documents.csv.gz to write")
     gather = commands.add_parser("collect", help="all runs -> scores, documents and costs")
     gather.add_argument("--config", required=True, help="name of the configuration")
@@ -233,7 +274,8 @@ def main() -> None:
     gather.add_argument("--judge", type=Path, help="documents.csv.gz of a language model's ratings")
     args = parser.parse_args()
     if args.command == "score":
-        rows = score_samples(args.samples)
+        pairs = (text.partition("=") for text in args.teachers)
+        rows = score_samples(args.samples, {name: Path(folder) for name, _, folder in pairs})
         write_csv(args.output, DOCUMENT_COLUMNS, rows)
         print(f"{args.output}: {len(rows)} rows")
     else:

@@ -35,7 +35,8 @@ ALLOWED = {
     "cache": {"fused", "models", "prompts", "sequences", "teachers", "tokens"},
     "tdist": set(),
     "stats": {"tdist"},
-    "scoring": set(),
+    "secondary": set(),
+    "scoring": {"secondary"},
     "grammar": set(),
     "universe": set(),
     "wording": {"grammar", "universe"},
@@ -74,6 +75,9 @@ ALLOWED = {
         "tokens",
     },
     "evaluate": {"generation", "models", "tokens", "scoring"},
+    "crosscheck": {"models", "scoring", "tokens"},
+    "oracle": {"grammar"},
+    "fidelity": {"generation", "grammar", "models", "oracle", "scoring", "tokens"},
     "analyse": {"models", "data", "objectives", "cache"},
     "ledger": set(),
     "endpoint": {"ledger"},
@@ -92,7 +96,17 @@ ALLOWED = {
     "figures": {"comparisons", "scaling", "stats", "claims"},
     "webpage": set(),
     "browser": {"estimates", "layout", "webpage"},
-    "report": {"browser", "costs", "estimates", "figures", "layout", "tables", "webpage"},
+    "secondary_table": {"estimates", "layout"},
+    "report": {
+        "browser",
+        "costs",
+        "estimates",
+        "figures",
+        "layout",
+        "secondary_table",
+        "tables",
+        "webpage",
+    },
 }
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from atkd import evaluate, generation, models, prompts, scoring, tokens
+from atkd import data, evaluate, generation, models, prompts, scoring, tokens
 from atkd.files import InputError, read_json, read_jsonl, write_jsonl
 from atkd.provenance import Stage
 
@@ -83,19 +85,53 @@ def test_samples(places: Any, tmp_path: Path) -> None:
         assert [row["answer"] for row in rows] == [row["answer"] for row in alone]
         for row, other in zip(rows, alone, strict=True):
             assert row["bits"] == pytest.approx(other["bits"], rel=1e-5)
-        names = ["id", "group", "prompt", "target", "answer", "bits", "bytes", "tokens"]
+            assert row["entropy"] == pytest.approx(other["entropy"], rel=1e-4)
+            assert row["steps"] == other["steps"]
+        names = ["id", "group", "prompt", "target", "answer", "entropy", "steps", "bits", "bytes"]
+        names += ["tokens", "token_bits"] + ["options", "likelihoods"] * (task == "mmlu")
         assert list(rows[0]) == names
 
 
 def test_scores_from_samples_equal_lm_evals(places: Any, tmp_path: Path) -> None:
     run(places[1], tmp_path)
-    made = scoring.scores_of(scoring.score_samples(tmp_path))
-    found = read_json(tmp_path / "lm_eval.json")["results"]
+    same_as_lm_evals(tmp_path)
+
+
+def same_as_lm_evals(samples: Path) -> None:
+    """Scores recomputed from samples equal what lm-eval itself has found."""
+    made = scoring.scores_of(scoring.score_samples(samples))
+    found = read_json(samples / "lm_eval.json")["results"]
     for row in made:
         task, metric = row["task"], row["metric"]
-        if metric != "score":
-            name = f"{task}_bits" if metric == "bits_per_byte" else task
-            assert row["value"] == pytest.approx(found[name][metric], abs=1e-5)
+        parts = {"bits_per_byte": "_bits", "option_accuracy": "_options"}
+        parts |= {"calibration_error": "_options", "rouge_l": "", "prefix_match": ""}
+        if metric in parts:
+            name = task + parts[metric]
+            assert row["value"] == pytest.approx(found[name].pop(metric), abs=1e-3)
+    left = [metric for metrics in found.values() for metric in metrics]
+    assert all(metric.endswith("_stderr") for metric in left), "a number of lm-eval's is not ours"
+
+
+def test_the_real_tasks(tmp_path: Path) -> None:
+    """All eight through lm-eval with a real tokenizer; samples give lm-eval's own numbers."""
+    root = os.environ.get("ATKD_DATA")
+    if not root:
+        pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
+    data.prepare("local", {"limits": {"pretrain": 1000, "train": 10}}, 1, tmp_path / "data")
+    tokenizer = tokens.open_tokenizer({"files": f"{root}/tokenizers/pythia"}, "pythia")
+    shape = {"hidden_size": 16, "layers": 1, "heads": 2, "rows": 50304}
+    models.save(models.build("pythia", shape, tokenizer, 2048, 1), tokenizer, tmp_path / "m", {})
+    longest = {"generation": 8, "mmlu": 2, "drop": 8, "bbh": 32}
+    settings = {"limit": dict.fromkeys(data.TASKS, 3), "max_new_tokens": longest}
+    for task in data.TASKS:
+        rows = list(read_jsonl(tmp_path / f"data/tasks/{task}.jsonl"))
+        made, _ = prompts.build(task, rows, tokenizer, settings)
+        write_jsonl(tmp_path / "prompts" / f"{task}.jsonl", made)
+    settings = {"tasks": list(data.TASKS), "batch_size": 4}
+    stage = Stage("evaluate", "pythia/1/-/none/1", settings)
+    output = tmp_path / "samples"
+    evaluate.evaluate_folder(tmp_path / "m", tmp_path / "prompts", settings, output, stage)
+    same_as_lm_evals(output)
 
 
 def test_ids_fed_are_ids_trained_on(places: Any, tmp_path: Path, monkeypatch: Any) -> None:
@@ -128,22 +164,83 @@ def test_ids_fed_are_ids_trained_on(places: Any, tmp_path: Path, monkeypatch: An
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_ids_with_the_real_tokenizers(family: str) -> None:
+def test_ids_with_the_real_tokenizers(family: str, monkeypatch: Any) -> None:
     root = os.environ.get("ATKD_DATA")
     if not root:
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
-    view = evaluate.OurTokens()
-    source = {"files": f"{root}/tokenizers/{family}"}
-    view.tokenizer = tokens.open_tokenizer(source, family)
+    tokenizer = tokens.open_tokenizer({"files": f"{root}/tokenizers/{family}"}, family)
+    view = evaluate.OurModel(None, tokenizer, 512, 4)
+    pairs: list[tuple[list[int], list[int]]] = []
+
+    def record(model: Any, asked: Any, *rest: Any) -> list[evaluate.Likelihood]:
+        pairs.extend(asked)
+        return [evaluate.Likelihood(0.0, False, [])] * len(asked)
+
+    monkeypatch.setattr(evaluate, "log_likelihoods", record)
     for row in open_rows(20):
         prompt = prompts.template(row["instruction"], row["input"])
-        made = tokens.encode_example(view.tokenizer, prompt, row["output"], 512)
+        made = tokens.encode_example(tokenizer, prompt, row["output"], 512)
         assert made is not None
-        head, tail = view._encode_pair(prompt, row["output"])
-        assert [*head, *tail, view.tokenizer.eos_token_id] == made["input_ids"]
-        ids, mask = view.tok_batch_encode([prompt, "x"], left_truncate_len=512)
-        assert ids[0][mask[0].bool()].tolist() == head
-        assert view.tokenizer.decode(tail, skip_special_tokens=True) == row["output"]
+        request = SimpleNamespace(args=(prompt, row["output"]))
+        view.loglikelihood([request])
+        head, tail = pairs.pop()
+        assert [*head, *tail, tokenizer.eos_token_id] == made["input_ids"]
+        assert view.encode([request]) == [head]
+        assert tokenizer.decode(tail, skip_special_tokens=True) == row["output"]
+
+
+def test_what_requests_share_is_computed_once(places: Any, monkeypatch: Any) -> None:
+    model = models.load(places[1][0])
+    tokenizer = evaluate.models_tokenizer(places[1][0])
+    view = evaluate.OurModel(model, tokenizer, CONTEXT, 2)
+    rows: list[int] = []
+    original = models.hidden_states
+
+    def record(model: Any, ids: Any, mask: Any) -> Any:
+        rows.append(len(ids))
+        return original(model, ids, mask)
+
+    monkeypatch.setattr(models, "hidden_states", record)
+    texts = [("Say it.", "s"), ("Say it.", "i"), ("Say it twice.", "s"), ("Say it.", "i it")]
+    found = view.loglikelihood([SimpleNamespace(args=text) for text in texts])
+    assert sum(rows) == 3 and max(rows) <= 2
+    for text, (nats, _, bits) in zip(texts, found, strict=True):
+        (alone,) = view.loglikelihood([SimpleNamespace(args=text)])
+        assert nats == pytest.approx(alone.nats, rel=1e-5)
+        assert sum(bits) == pytest.approx(-nats / math.log(2)) and nats < 0
+
+
+def test_entropy_is_that_of_the_whole_model(places: Any, tmp_path: Path) -> None:
+    import torch
+
+    run(places[1], tmp_path)
+    model, tokenizer = models.load(places[1][0]), evaluate.models_tokenizer(places[1][0])
+    for row in list(read_jsonl(tmp_path / "dolly.jsonl"))[:4]:
+        prompt = tokens.encode_prompt(tokenizer, row["prompt"])
+        ids, found = list(prompt), 0.0
+        for _ in range(row["steps"]):
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1, : len(tokenizer)]
+            found += torch.distributions.Categorical(logits=logits).entropy().item()
+            ids.append(int(logits.argmax()))
+        assert row["entropy"] == pytest.approx(found / math.log(2), rel=1e-4)
+        assert tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True) == row["answer"]
+        assert row["steps"] == 16 or ids[-1] == tokenizer.eos_token_id
+
+
+def test_options_by_hand(places: Any, tmp_path: Path) -> None:
+    import torch
+
+    run(places[1], tmp_path)
+    model, tokenizer = models.load(places[1][0]), evaluate.models_tokenizer(places[1][0])
+    for row in read_jsonl(tmp_path / "mmlu.jsonl"):
+        ids = torch.tensor([tokens.encode_prompt(tokenizer, row["prompt"])])
+        log_p = model(input_ids=ids).logits[0, -1, : len(tokenizer)].log_softmax(-1)
+        letters = [tokens.encode_response(tokenizer, f" {x}", eos=False) for x in row["options"]]
+        if all(len(letter) == 1 for letter in letters):
+            wanted = [log_p[letter[0]].item() for letter in letters]
+            assert row["likelihoods"] == pytest.approx(wanted, rel=1e-4)
+        right = row["options"].index(row["target"])
+        assert row["bits"] == pytest.approx(-row["likelihoods"][right] / math.log(2), rel=1e-5)
 
 
 def test_bits_are_those_of_the_whole_model(places: Any, tmp_path: Path) -> None:

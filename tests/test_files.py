@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -166,3 +167,15 @@ def test_only_the_first_process_of_a_training_takes_its_lock(
         monkeypatch.setenv("RANK", "0")
         with pytest.raises(InputError, match="is in use by process"), only_trainer(str(tmp_path)):
             pass
+
+
+def test_start_up_leaves_no_garbage_collector_off() -> None:
+    with files.start_up():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled() and gc.get_freeze_count() > len(kept)
+    gc.unfreeze()
+    with pytest.raises(InputError), files.start_up():
+        raise InputError("bad")
+    assert gc.isenabled()
+    gc.unfreeze()

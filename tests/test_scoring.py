@@ -85,7 +85,7 @@ def test_collect(results: Path) -> None:
     assert "tiny,opt,125m,-,none,1,understanding,score,0.000000,6" in lines
     assert "tiny,opt,125m,-,sft,1,dolly,rouge_l,50.000000,2" in lines
     assert "tiny,opt,125m,-,sft,1,bbh,bits_per_byte,1.500000,2" in lines
-    assert lines[1:] == sorted(lines[1:]) and len(lines) == 1 + 2 * (9 * 3 + 3)
+    assert lines[1:] == sorted(lines[1:]) and len(lines) == 1 + 2 * (9 * 3 + 3 + 6)
     costs = files["costs.csv"].decode().splitlines()
     assert costs[0] == "run,stage,wall_s,cpu_s,startup_s,peak_memory_mb,tokens,tokens_per_s,steps"
     assert costs[1] == "models/opt/125m/seed1,base,2.0,,,,,,5"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from atkd import scoring
+from atkd import scoring, secondary
 from atkd.files import read_jsonl
 
 FIELDS = ("id", "prompt", "target", "group", "max_new_tokens", "response", "bytes")
@@ -21,8 +21,14 @@ class Documents(list):
 
 
 def documents(path: str, **_: Any) -> dict[str, Documents]:
-    """The one split of a task."""
-    return {"test": Documents(read_jsonl(path, FIELDS))}
+    """The one split of a task; `choices`: options as they follow the prompt, `gold`: the right."""
+    rows = Documents(read_jsonl(path, FIELDS))
+    for row in rows:
+        if "options" in row:
+            lead = row["response"].removesuffix(row["target"])
+            row["choices"] = [lead + option for option in row["options"]]
+            row["gold"] = row["options"].index(row["target"])
+    return {"test": rows}
 
 
 def rouge_l(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -35,9 +41,22 @@ def prefix_match(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"prefix_match": scoring.prefix_match(results[0], doc["target"])}
 
 
-def bits(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, tuple[float, int]]:
+def bits(doc: dict[str, Any], results: list[Any]) -> dict[str, tuple[float, int]]:
     """(bits, bytes) of one reference; lm-eval's likelihoods are natural logarithms."""
     return {"bits_per_byte": (-results[0][0] / math.log(2), doc["bytes"])}
+
+
+def options(doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+    """100 or 0 for the likeliest option, and (its share, whether it is right)."""
+    shares = secondary.shares([nats for nats, *_ in results])
+    best = shares.index(max(shares))
+    right = float(best == doc["gold"])
+    return {"option_accuracy": 100.0 * right, "calibration_error": (shares[best], right)}
+
+
+def calibration_error(pairs: list[tuple[float, float]]) -> float:
+    """Expected calibration error in percent."""
+    return 100.0 * secondary.calibration_error(pairs)
 
 
 bits_per_byte = scoring.bits_per_byte
