@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from atkd import data, prompts, tokens
-from atkd.files import InputError, read_jsonl, write_jsonl
+from atkd.files import InputError, read_json, read_jsonl, sha256, write_json, write_jsonl
 
 GOLDEN = Path(__file__).parent / "golden"
 CORPUS = ["Human: what is the answer to this question? Assistant: it is A B C D 1 2 3."] * 9
@@ -185,23 +186,59 @@ def test_command_line(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.Monkey
     assert made == wanted
 
 
-def test_real_counts(tokenizer: Any, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def real_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """The real tasks' rows from the data root."""
     if not os.environ.get("ATKD_DATA"):
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
-    data.prepare("local", {"limits": {"pretrain": 1000, "train": 10}}, 1, tmp_path)
-    counts = {}
-    for task in data.TASKS:
-        rows = list(read_jsonl(tmp_path / f"tasks/{task}.jsonl"))
-        counts[task] = len(
-            prompts.BUILDERS.get(task, prompts.generation_items)(rows, prompts.SHOTS.get(task, 0))
-        )
-    assert counts == {
-        "dolly": 500,
-        "selfinst": 242,
-        "vicuna": 80,
-        "koala": 180,
-        "wizardlm": 218,
-        "mmlu": 14_042,
-        "drop": 5_928,
-        "bbh": 6_430,
-    }
+    folder = tmp_path_factory.mktemp("real")
+    data.prepare("local", {"limits": {"pretrain": 1000, "train": 10}}, 1, folder)
+    return {task: list(read_jsonl(folder / f"tasks/{task}.jsonl")) for task in data.TASKS}
+
+
+def pinned(name: str, found: dict[str, Any]) -> None:
+    """Compares with a part of the golden file of counts and hashes, or rewrites it."""
+    path = GOLDEN / "real_prompts.json"
+    pins = read_json(path) if path.is_file() else {}
+    if os.environ.get("ATKD_UPDATE_GOLDEN"):
+        write_json(path, dict(sorted((pins | {name: found}).items())))
+    else:
+        assert found == pins[name], "set ATKD_UPDATE_GOLDEN=1 if the change is meant"
+
+
+def test_real_counts_and_texts(real_rows: dict[str, Any]) -> None:
+    """With all shots, whatever the tokenizer: the published counts, and every prompt's text."""
+    found = {}
+    for task, rows in real_rows.items():
+        shots = prompts.SHOTS.get(task, 0)
+        items = prompts.BUILDERS.get(task, prompts.generation_items)(rows, shots)
+        lines = (json.dumps([i.id, i.group, i.prompt(shots), i.target]) + "\n" for i in items)
+        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+        found[task] = {"documents": len(items), "sha256": digest}
+    published = {"dolly": 500, "selfinst": 242, "vicuna": 80, "koala": 180, "wizardlm": 218}
+    published |= {"mmlu": 14_042, "drop": 5_928, "bbh": 6_430}
+    assert {task: counts["documents"] for task, counts in found.items()} == published
+    pinned("all shots", found)
+
+
+@pytest.mark.parametrize("family", ["opt", "pythia", "llama"])
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        ("dolly", "selfinst", "vicuna", "koala", "wizardlm"),
+        pytest.param(("mmlu", "drop", "bbh"), marks=pytest.mark.slow),
+    ],
+    ids=["generation", "understanding"],
+)
+def test_real_prompt_files(
+    tasks: tuple[str, ...], family: str, real_rows: dict[str, Any], tmp_path: Path
+) -> None:
+    """The very bytes a family's models are asked at the paper's context, by its real tokenizer."""
+    source = {"files": f"{os.environ['ATKD_DATA']}/tokenizers/{family}"}
+    real = tokens.open_tokenizer(source, family)
+    found = {}
+    for task in tasks:
+        made, counts = prompts.build(task, real_rows[task], real, {})
+        write_jsonl(tmp_path / f"{task}.jsonl", made)
+        found[task] = counts | {"sha256": sha256(tmp_path / f"{task}.jsonl")}
+    pinned(f"{family} {'generation' if 'dolly' in tasks else 'understanding'}", found)
