@@ -36,6 +36,7 @@ wildcard_constraints:
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/analyse.smk"
 include: "workflow/rules/present.smk"
 include: "workflow/rules/deviations.smk"
 
@@ -45,6 +46,7 @@ rule all:
     input:
         rules.scores.output,
         rules.tables.output,
+        rules.secondary.output,
         rules.figures.output,
         rules.page.output,
 

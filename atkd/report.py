@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from atkd import browser, costs, estimates, figures, tables
+from atkd import browser, costs, estimates, figures, secondary_table, tables
 from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_json, write_text
 from atkd.webpage import frame
 
@@ -172,7 +172,8 @@ def html(run: Path, published: Path | None = None, jobs: Iterable[str] = ()) -> 
     """
     if browser.runs(run):
         browser.write(run)
-    _index(run, tables.collect(**_files(run), published=published)[2], jobs)
+    found = tables.collect(**_files(run), published=published)[2]
+    _index(run, [*found, *secondary_table.build(run / "scores.csv")], jobs)
 
 
 def _files(run: Path) -> dict[str, Path]:
@@ -189,6 +190,7 @@ def _index(run: Path, found: list[tables.Table], jobs: Iterable[str] = ()) -> No
 def redraw(run: Path, published: Path | None = None) -> None:
     """Every table and figure, and index.html, from score files alone."""
     found = tables.draw(run / "tables", **_files(run), published=published)
+    found += secondary_table.draw(run / "scores.csv", run / "tables")
     figures.draw(run / "tables", run / "figures")
     _index(run, found)
     print(f"drawn: {run / 'tables'}, {run / 'figures'}, {run / 'index.html'}")

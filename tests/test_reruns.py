@@ -58,7 +58,7 @@ def listed(snakemake: Snakemake, root: Path) -> set[str]:
     return jobs(snakemake(root, "-n", *CORNER).stdout)
 
 
-PRESENT = {"scores", "tables", "figures", "page"}
+PRESENT = {"scores", "tables", "secondary", "figures", "page"}
 
 
 def after(method: str, teacher: str = "1.3b") -> set[str]:

@@ -57,13 +57,28 @@ def test_the_default_is_the_world_and_a_named_configuration_stands_alone(
     assert counts(smoke.stdout) == {
         "data": 1, "tokenizer": 2, "prompts": 2, "check": 1, "base": 4, "teacher": 2, "text": 2,
         "cache": 4, "student": 12, "evaluate": 16, "score": 16, "scores": 1, "tables": 1,
-        "figures": 1, "page": 1, "all": 1, "total": 67,
+        "secondary": 1, "figures": 1, "page": 1, "all": 1, "total": 68,
     }  # fmt: skip
     short = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
     del short["methods"]
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(short), encoding="utf-8")
     done = snakemake(checkout, "-n", "--configfile", str(tmp_path / "short.yaml"))
     assert done.returncode != 0 and "'methods' is a required property" in done.stdout
+
+
+def test_analyses_are_asked_for_by_name(checkout: Path, snakemake: Snakemake) -> None:
+    done = snakemake(checkout, "-n", "-p", "fidelity", "crosscheck", *SMOKE)
+    found = counts(done.stdout)
+    assert (found["fidelity_of"], found["fidelity"], found["crosscheck"]) == (2, 1, 1)
+    assert found["crosscheck_of"] == found["evaluate"] == found["score"] and "scores" not in found
+    (models,) = re.findall(r"atkd.fidelity run --models (opt.*) --data", done.stdout)
+    folders = dict(text.split("=") for text in models.split())
+    assert all(run.startswith(("opt/-/1.3b/teacher/1", "opt/125m/")) for run in folders)
+    assert len(folders) == found["evaluate"] // 2  # of two families
+    root = "results/smoke"
+    assert folders["opt/-/1.3b/teacher/1"] == f"{root}/models/opt/1.3b/seed1/teacher"
+    assert folders["opt/125m/-/none/1"] == f"{root}/models/opt/125m/seed1/base"
+    assert folders["opt/125m/-/sft/1"] == f"{root}/students/opt/125m/-/sft/seed1"
 
 
 @pytest.mark.parametrize(

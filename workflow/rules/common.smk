@@ -32,6 +32,7 @@ FAMILIES = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
 TASKS = [*config["tasks"], *config["extra_tasks"]]
 OPEN_TASKS = [task for task in TASKS if task not in scoring.UNDERSTANDING]
 WORLD = config["data"]["source"] == "world"
+STUDENTS = list(dict.fromkeys((pair["family"], pair["student"]) for pair in config["pairs"]))
 COMPUTE = config["compute"]
 VARIANTS = {f: deviations(config, f) if config["deviations"] else [] for f in FAMILIES}
 METHOD_NAMES = {*config["methods"], *sum(VARIANTS.values(), [])}
@@ -254,6 +255,72 @@ def prompts_of(wildcards):
     other = "test_template" in switches_of(wildcards.method)
     kind = "released_prompts" if other else "prompts"
     return [f"<results>/{kind}/{wildcards.family}/{task}.jsonl" for task in TASKS]
+
+
+def teachers_of(wildcards):
+    """Whose uncertainty splits a run's tokens: its teacher's, or those of all its student's pairs."""
+    if wildcards.get("teacher", "-") != "-":
+        return [wildcards.teacher]
+    cell = (wildcards.family, wildcards.student)
+    names = [p["teacher"] for p in config["pairs"] if (p["family"], p["student"]) == cell]
+    return list(dict.fromkeys(names))
+
+
+def teachers_samples(wildcards):
+    """lm_eval.json beside the samples of each of a run's teachers."""
+    seed = grid.model_seed(config, int(wildcards.seed))
+    folder = f"<results>/runs/{wildcards.family}/-"
+    return [f"{folder}/{t}/teacher/{seed}/samples/lm_eval.json" for t in teachers_of(wildcards)]
+
+
+def teachers_flag(wildcards, input):
+    names = ["own"] if wildcards.teacher != "-" else teachers_of(wildcards)
+    folders = [Path(path).parent for path in input.teachers]
+    return "--teachers " + " ".join(f"{n}={f}" for n, f in zip(names, folders, strict=True))
+
+
+def kin_of(wildcards):
+    """Every run of a student and seed, those of its teachers included."""
+    seed, teachers = int(wildcards.seed), teachers_of(wildcards)
+    shared = grid.model_seed(config, seed)
+    return [
+        run
+        for run in RUNS
+        if run.family == wildcards.family
+        and run.seed == (shared if run.method in ("none", "teacher") else seed)
+        and (
+            run.student == wildcards.student or run.method == "teacher" and run.teacher in teachers
+        )
+    ]
+
+
+def kin_models(wildcards):
+    return [model_of(run) for run in kin_of(wildcards)]
+
+
+def kin_flag(wildcards, input):
+    pairs = zip(kin_of(wildcards), input.models, strict=True)
+    return " ".join(f"{run.key}={Path(model).parent}" for run, model in pairs)
+
+
+def kin_needs(key):
+    """What a job that loads all models of a student, one after the other, asks of `key`."""
+
+    def most(wildcards, attempt=1):
+        sizes = [wildcards.student, *teachers_of(wildcards)]
+        return grid.needs(config, wildcards.family, sizes)[key] * attempt
+
+    return most
+
+
+def fidelity_settings(wildcards):
+    shared = {
+        key: config["evaluation"][key]
+        for key in ("batch_size", "dtype")
+        if key in config["evaluation"]
+    }
+    tasks = [task for task in config["tasks"] if task in OPEN_TASKS]
+    return as_json({"tasks": tasks, "device": COMPUTE["device"]} | shared)
 
 
 def run_files(name):

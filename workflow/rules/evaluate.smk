@@ -9,7 +9,7 @@ rule evaluate:
     input:
         model=model_of,
         prompts=prompts_of,
-        code=code("evaluate", "scoring", "tokens", "models"),
+        code=code("evaluate", "generation", "scoring", "secondary", "tokens", "models"),
     output:
         samples=collect(
             "<results>/runs/{{family}}/{{student}}/{{teacher}}/{{method}}/{{seed}}/samples/{task}.jsonl",
@@ -40,9 +40,10 @@ rule score:
     input:
         samples=rules.evaluate.output.samples,
         summary=rules.evaluate.output.summary,
+        teachers=teachers_samples,
         # The world's items say what is right, so that an exact judge rates each answer here.
         tasks=collect("<results>/data/tasks/{task}.jsonl", task=OPEN_TASKS if WORLD else []),
-        code=code("scoring", *(JUDGE_PARTS if WORLD else [])),
+        code=code("scoring", "secondary", *(JUDGE_PARTS if WORLD else [])),
     output:
         documents="<results>/runs/{family}/{student}/{teacher}/{method}/{seed}/documents.csv.gz",
         verdicts=(
@@ -58,9 +59,10 @@ rule score:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         samples=subpath(input.summary, parent=True),
         data=lambda wildcards, input: Path(input.tasks[0]).parents[1] if WORLD else "",
+        teachers=teachers_flag,
     shell:
-        "python -m atkd.scoring score --samples {params.samples} --output {output.documents} "
-        "> {log} 2>&1" + (EXACT_JUDGE if WORLD else "")
+        "python -m atkd.scoring score --samples {params.samples} {params.teachers} "
+        "--output {output.documents} > {log} 2>&1" + (EXACT_JUDGE if WORLD else "")
 
 
 if JUDGE:
@@ -101,7 +103,7 @@ rule scores:
     input:
         documents=run_files("documents.csv.gz"),
         judge=rules.judge.output.documents if JUDGE else [],
-        code=code("scoring"),
+        code=code("scoring", "secondary"),
     output:
         scores="<results>/scores.csv",
         documents="<results>/documents.csv.gz",

@@ -58,6 +58,27 @@ rule tables:
         "--costs {input.costs} --published {input.published} --output {params.folder} > {log} 2>&1"
 
 
+rule secondary:
+    input:
+        scores=rules.scores.output.scores,
+        code=code("secondary_table"),
+    output:
+        report(
+            "<results>/tables/secondary.csv",
+            caption="../report/secondary.rst",
+            category="Secondary metrics",
+        ),
+    log:
+        "<logs>/secondary.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m atkd.secondary_table --scores {input.scores} --output {params.folder} > {log} 2>&1"
+
+
 rule figures:
     input:
         tables=rules.tables.output.costs,
@@ -86,6 +107,7 @@ rule page:
     input:
         tables=rules.tables.output.costs,
         figures=rules.figures.output,
+        secondary=rules.secondary.output,
         published="results/published.csv",
         code=code("report", "browser", "webpage"),
     output:
