@@ -20,7 +20,12 @@ METHODS = ("teacher", "none", "sft", "supervised_kd", "supervised_kd_atkd")
 SHOWN = 500  # characters of a prompt, from its end, where a few-shot prompt has its question
 FIELDS = ("id", "prompt", "target", "answer")
 Measured = dict[str, float]
-NAMES = {"rouge_l": "ROUGE-L", "prefix_match": "prefix match", "bits_per_byte": "bits per byte"}
+NAMES = {
+    "judge": "judge",
+    "rouge_l": "ROUGE-L",
+    "prefix_match": "prefix match",
+    "bits_per_byte": "bits per byte",
+}
 
 
 class Answers(NamedTuple):
@@ -222,9 +227,10 @@ def task_order(task: str) -> tuple[int, str]:
 
 ABOUT = (
     "What models answered, beside the reference. The first number is the document's score in "
-    "percent: ROUGE-L F, the share of words in common and in order, for free answers; prefix "
-    "match, 100 if the answer begins with the reference, for choices and short answers. Bits per "
-    "byte is what the reference costs the model: lower is better."
+    "percent: for free answers the judge's rating where one ran (ten points are 100), else ROUGE-L "
+    "F, the share of words in common and in order; for choices and short answers prefix match, 100 "
+    "if the answer begins with the reference. Bits per byte is what the reference costs the model: "
+    "lower is better."
 )
 STYLE = """
 body{max-width:110rem}small{color:var(--soft);font-weight:400}h4{margin:0 0 .2rem;font-size:.86rem}
