@@ -27,7 +27,12 @@ class Head(NamedTuple):
     bias: Tensor | None = None
 
     def cut(self, vocabulary: int | None) -> Head:
-        """The first `vocabulary` rows; None: all."""
+        """The first `vocabulary` rows; the very same tensors where that is all of them.
+
+        A slice's gradient is copied into one of the whole, which would double a large gradient.
+        """
+        if vocabulary is None or vocabulary >= len(self.weight):
+            return self
         return Head(*(None if each is None else each[:vocabulary] for each in self))
 
     def to(self, dtype: torch.dtype) -> Head:

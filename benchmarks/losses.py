@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 V, STUDENT, TEACHER = 50272, 768, 2048
-SIZES = [(512, V, STUDENT, TEACHER), (2048, V, STUDENT, TEACHER), (500, 640, 64, 128)]
+ROUNDS = {
+    (512, V, STUDENT, TEACHER): 4,
+    (2048, V, STUDENT, TEACHER): 2,
+    (500, 640, 64, 128): 30,
+}
 THREADS = 2
 
 
 def inputs(count: int, vocabulary: int, student: int, teacher: int) -> dict[str, Any]:
-    """Hidden states, heads and targets drawn from the teacher, whose uncertainty is thus spread."""
+    """Hidden states, heads, targets drawn from the teacher, whose uncertainty is thus spread."""
     import torch
+
+    from atkd.fused import Head, fused_targets
 
     torch.manual_seed(0)
     parts = {
@@ -40,7 +46,9 @@ def inputs(count: int, vocabulary: int, student: int, teacher: int) -> dict[str,
         (hidden @ parts["teacher_head"].T).softmax(1).multinomial(1)[:, 0]
         for hidden in parts["teacher_hidden"].split(128)
     ]
-    return parts | {"targets": torch.cat(targets)}
+    parts["targets"] = torch.cat(targets)
+    ends = parts["teacher_hidden"], Head(parts["teacher_head"]), parts["targets"]
+    return parts | fused_targets(*ends)._asdict()
 
 
 def make(size: tuple[int, ...], path: str) -> None:
@@ -53,7 +61,7 @@ def make(size: tuple[int, ...], path: str) -> None:
 
 def products(parts: dict[str, Any], count: int) -> None:
     """The bare matrix products of a loss with known (4) or unknown (5) uncertainty."""
-    hidden, head, theirs, head_t, _ = (each.detach() for each in parts.values())
+    hidden, head, theirs, head_t = (each.detach() for each in list(parts.values())[:4])
     slope = hidden @ head.T
     for _ in range(count - 3):
         theirs @ head_t.T
@@ -105,16 +113,10 @@ def liger(*ends: Tensor) -> Any:
 
 def contestants(parts: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """Name in the table -> what computes a loss (or, for the floors, only multiplies)."""
-    from atkd.fused import Head, fused_kd_loss, fused_targets
+    from atkd.fused import fused_kd_loss
 
-    ends = list(parts.values())
-    known: dict[str, Tensor] = {}
-
-    def learn() -> dict[str, Tensor]:
-        if not known:
-            found = fused_targets(*ends[2:3], Head(ends[3]), ends[4])
-            known.update(found._asdict())
-        return known
+    ends = list(parts.values())[:5]
+    known = {key: parts[key] for key in ("uncertainty", "log_normaliser")}
 
     def fused(name: str, **settings: Any) -> Callable[[], Any]:
         return lambda: fused_kd_loss(name, *ends, **settings)
@@ -122,11 +124,9 @@ def contestants(parts: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     return {
         "four bare products": lambda: products(parts, 4),
         "five bare products": lambda: products(parts, 5),
-        "ATKD fused, uncertainty known": lambda: fused_kd_loss("atkd", *ends, **learn()),
+        "ATKD fused, uncertainty known": fused("atkd", **known),
         "ATKD fused, unknown": fused("atkd"),
-        "ATKD fused, known, bfloat16 products": lambda: fused_kd_loss(
-            "atkd", *ends, **learn(), products="bfloat16"
-        ),
+        "ATKD fused, known, bfloat16 products": fused("atkd", **known, products="bfloat16"),
         "ATKD plain": lambda: plain("atkd", *ends),
         "ATKD naive torch": lambda: naive("atkd", *ends),
         "forward KL fused": fused("forward_kl"),
@@ -156,15 +156,15 @@ def resident(key: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def peak(compute: Callable[[], Any], parts: dict[str, Any]) -> float:
-    """Megabytes by which a pass raises the resident memory at its highest."""
+def peak(compute: Callable[[], Any], parts: dict[str, Any]) -> tuple[float, float]:
+    """Seconds, and megabytes by which a pass raises the resident memory at its highest."""
     for each in parts.values():
         each.grad = None
     with open("/proc/self/clear_refs", "w", encoding="utf-8") as control:
         control.write("5")  # VmHWM starts anew
     before = resident("VmRSS")
-    step(compute, parts)
-    return (resident("VmHWM") - before) / 1e6
+    seconds = step(compute, parts)
+    return seconds, (resident("VmHWM") - before) / 1e6
 
 
 def serve(name: str, path: str) -> None:
@@ -174,14 +174,13 @@ def serve(name: str, path: str) -> None:
     torch.set_num_threads(THREADS)
     parts = torch.load(path)
     compute = contestants(parts)[name]
-    small = {key: each[:4] if "head" not in key else each for key, each in parts.items()}
-    products(small, 4)  # what the libraries set up once is not the loss's
-    if "known" in name and "unknown" not in name:
-        compute()
+    few = {key: each if "head" in key else each[:8] for key, each in parts.items()}
+    step(contestants(few)[name], parts)  # what libraries load and set up once is not the loss's
     print("ready", flush=True)
     for line in sys.stdin:
-        ask = peak if line.strip() == "peak" else step
-        print(ask(compute, parts), flush=True)
+        watched = line.strip() == "peak"
+        seconds, mb = peak(compute, parts) if watched else (step(compute, parts), 0.0)
+        print(seconds, mb, flush=True)
 
 
 class Contestant:
@@ -197,10 +196,12 @@ class Contestant:
             raise SystemExit(f"{name}: did not start")
 
     def ask(self, what: str) -> float:
-        """One measurement."""
+        """One measurement; its time counts, its memory is returned."""
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        seconds, mb = map(float, self.process.stdout.readline().split())
+        self.times.append(seconds)
+        return mb
 
     def close(self) -> None:
         """Ends the process."""
@@ -208,12 +209,13 @@ class Contestant:
         self.process.wait()
 
 
-def measure(size: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+def measure(size: tuple[int, ...], rounds: int, only: str) -> list[dict[str, Any]]:
     """One row per contestant: least seconds and extra megabytes."""
     import torch
     from tqdm import tqdm
 
-    names = list(contestants({key: torch.zeros(1) for key in "abcde"}))
+    blank = dict.fromkeys([*"abcde", "uncertainty", "log_normaliser"], torch.zeros(1))
+    names = [name for name in contestants(blank) if only in name or "four" in name]
     memory, runs = {}, []
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "inputs.pt")
@@ -223,7 +225,7 @@ def measure(size: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
             memory[name] = runs[-1].ask("peak")
     for _ in range(rounds):
         for one in runs:
-            one.times.append(one.ask("time"))
+            one.ask("time")
     for one in runs:
         one.close()
     least = {one.name: min(one.times) for one in runs}
@@ -258,12 +260,14 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--inputs", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, nargs=4, help="N V student-width teacher-width")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, help="after the first, which watches the memory")
+    parser.add_argument("--only", default="", help="contestants whose name holds this text")
     args = parser.parse_args()
     if args.serve:
         return serve(args.serve, args.inputs)
-    for size in [tuple(args.size)] if args.size else SIZES:
-        print(table(size, measure(size, args.rounds)), "\n", sep="", flush=True)
+    for size in [tuple(args.size)] if args.size else ROUNDS:
+        rounds = args.rounds or ROUNDS.get(size, 3)
+        print(table(size, measure(size, rounds, args.only)), "\n", sep="", flush=True)
 
 
 if __name__ == "__main__":

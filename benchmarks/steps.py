@@ -207,7 +207,7 @@ def table(what: str, seconds: dict[str, float]) -> str:
 def main() -> None:
     """Prints the table of training steps."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--slow-rounds", type=int, default=1, help="rounds of the released recipe")
     args = parser.parse_args()
     print(table(*measure(args.rounds, args.slow_rounds)))

@@ -316,6 +316,21 @@ def test_gradients_are_handed_over_and_a_second_pass_forms_them_again() -> None:
         loss.backward()
 
 
+def test_the_head_gradient_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    run = sweep.Sweep.run
+
+    def watched(this: sweep.Sweep) -> tuple:
+        total, grads = run(this)
+        made.append(grads[1].data_ptr())
+        return total, grads
+
+    monkeypatch.setattr(sweep.Sweep, "run", watched)
+    parts = make(10, 8)
+    fused_kd_loss("atkd", *parts.values(), vocab_size=8).backward()
+    assert parts["student_head"].grad.data_ptr() == made[0]
+
+
 def test_without_gradients_only_the_value_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = make(10, 8)
     exact = fused_kd_loss("atkd", *parts.values()).item()
