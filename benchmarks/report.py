@@ -27,6 +27,9 @@ hard/easy split: they compare with our JSD. Bfloat16 products round the operands
 the logits) to 8 bits of mantissa and hold copies of float32 heads. GPU paths exist, but no GPU was
 at hand: they are not measured.
 
+Beside these: the [speed of evaluation](evaluation.md) (`python benchmarks/evaluation.py`) and the
+[coverage of the intervals](coverage.md) (`python benchmarks/coverage.py`).
+
 ## Losses
 
 {losses}
