@@ -19,7 +19,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atkd.files import InputError, atomic_path, cli, folder_lock, read_json, sha256, write_json
+from atkd.files import (
+    InputError,
+    atomic_path,
+    cli,
+    folder_lock,
+    read_json,
+    sha256,
+    start_up,
+    write_json,
+)
 from atkd.fused import Head
 from atkd.provenance import Stage, settings_hash, versions
 from atkd.teachers import LiveTeacher, Signal
@@ -214,8 +223,6 @@ def room(folder: Path, size: Mapping[str, int]) -> None:
 
 def main() -> None:
     """Caches a teacher's view of training sequences; a rerun keeps the shards that are done."""
-    from atkd import models, sequences, tokens
-
     parser = argparse.ArgumentParser(prog="python -m atkd.cache", description=main.__doc__)
     parser.add_argument("--teacher", required=True, type=Path, help="folder of the teacher")
     parser.add_argument("--data", required=True, type=Path, help="instruction data, JSON lines")
@@ -228,15 +235,18 @@ def main() -> None:
     settings = json.loads(args.settings)
     stage = Stage("cache", args.run, settings)
     with folder_lock(args.output):
-        models.set_up(0)
-        device = models.pick_device(settings["device"])
-        tokenizer = tokens.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
-        length, text = settings["max_length"], args.text and str(args.text)
-        data = sequences.instructions(str(args.data), tokenizer, length, text)
-        model = models.load(args.teacher, device, settings["teacher_dtype"])
-        models.check_head(model, len(tokenizer))
-        facts = {"identity": identity(args.teacher, args.data, args.text, settings)}
-        facts |= {"max_length": length, "samples": len(data), "too_long": data.too_long}
+        with start_up():
+            from atkd import models, sequences, tokens
+
+            models.set_up(0)
+            device = models.pick_device(settings["device"])
+            tokenizer = tokens.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
+            length, text = settings["max_length"], args.text and str(args.text)
+            data = sequences.instructions(str(args.data), tokenizer, length, text)
+            model = models.load(args.teacher, device, settings["teacher_dtype"])
+            models.check_head(model, len(tokenizer))
+            facts = {"identity": identity(args.teacher, args.data, args.text, settings)}
+            facts |= {"max_length": length, "samples": len(data), "too_long": data.too_long}
         stage.ready()
         teacher = LiveTeacher(model, len(tokenizer))
         count = write(args.output, teacher, data, tokenizer.pad_token_id, facts)

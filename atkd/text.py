@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atkd.files import cli, folder_lock, read_json, read_jsonl, sha256, write_json
+from atkd.files import cli, folder_lock, read_json, read_jsonl, sha256, start_up, write_json
 from atkd.provenance import Stage, settings_hash, versions
 
 BLOCK = 1024
@@ -95,8 +95,6 @@ def kept_rows(part: Path, mark: Path, identity: str) -> int:
 
 def main() -> None:
     """Lets a teacher answer every training prompt; a rerun keeps what is answered."""
-    from atkd import models, sequences, tokens
-
     parser = argparse.ArgumentParser(prog="python -m atkd.text", description=main.__doc__)
     parser.add_argument("--teacher", required=True, type=Path, help="folder of the teacher")
     parser.add_argument("--data", required=True, type=Path, help="instruction data, JSON lines")
@@ -109,14 +107,17 @@ def main() -> None:
     stage = Stage("text", args.run, settings, settings["seed"])
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(args.output.parent):
-        models.set_up(settings["seed"])
-        device = models.pick_device(settings["device"])
-        tokenizer = tokens.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
-        ids = [row["id"] for row in read_jsonl(args.data, ("id",))]
-        prompts = sequences.prompt_ids(str(args.data), tokenizer)
-        model = models.load(args.teacher, device, settings["dtype"])
-        sources = [sha256(args.teacher / "manifest.json"), sha256(args.data)]
-        identity = settings_hash([settings, sources, versions()])
+        with start_up():
+            from atkd import models, sequences, tokens
+
+            models.set_up(settings["seed"])
+            device = models.pick_device(settings["device"])
+            tokenizer = tokens.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
+            ids = [row["id"] for row in read_jsonl(args.data, ("id",))]
+            prompts = sequences.prompt_ids(str(args.data), tokenizer)
+            model = models.load(args.teacher, device, settings["dtype"])
+            sources = [sha256(args.teacher / "manifest.json"), sha256(args.data)]
+            identity = settings_hash([settings, sources, versions()])
         stage.ready()
         count = write(args.output, model, ids, prompts, settings, tokenizer, identity)
         stage.write(args.output.with_name("provenance.json"), device=device, tokens=count)

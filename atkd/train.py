@@ -15,9 +15,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.files import InputError, cli, folder_lock, read_json, sha256
+from atkd.files import InputError, cli, folder_lock, read_json, sha256, start_up
 from atkd.provenance import Stage, settings_hash, versions
 from atkd.recipes import Recipe, recipe
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from atkd.cache import CachedTeacher
     from atkd.distillation import Distillation
     from atkd.loop import Loop, Supply
-    from atkd.sequences import Sequences
+    from atkd.sequences import Order, Sequences
     from atkd.teachers import LiveTeacher
 
 
@@ -155,37 +155,56 @@ def supply_of(
     return Mixture(fixed, student, tokenizer, made.settings, max_length, seed, autocast, switches)
 
 
+class Job(NamedTuple):
+    """A training that is set up: what the loop runs, and facts for provenance."""
+
+    state: Loop
+    aim: Distillation
+    supply: Supply
+    order: Order
+    facts: dict[str, Any]
+
+
 def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None:
     """Runs the job inside its folder's lock; a finished folder of the same identity is kept."""
-    from atkd import loop as loops
-    from atkd import models, tokens
-    from atkd.sequences import Order
+    stage, output = Stage(args.role, args.run, settings, args.seed), Path(args.output)
+    with start_up():
+        from atkd import loop, models, tokens
 
-    stage = Stage(args.role, args.run, settings, args.seed)
-    models.set_up(args.seed)
-    device = models.pick_device(settings["compute"]["device"])
-    tokenizer = tokens.open_tokenizer({"folder": args.tokenizer}, settings["family"])
-    model = starting_model(args, settings, tokenizer)
-    models.check_head(model, len(tokenizer))
-    facts: dict[str, Any] = {"device": device, "parameters": model.num_parameters()}
-    output = Path(args.output)
-    if args.role != "base" or "build" in settings["source"]:
-        run = loops.accelerator(device, settings["compute"]["precision"])
-        made = recipe_of(args, settings)
-        context = model.config.max_position_embeddings
-        data = read_sequences(args, settings, tokenizer, made, context)
-        lengths = [len(sample.ids) for sample in data.samples]
-        order = Order(lengths, _batch_size(settings["training"], run), args.seed)
-        steps = loops.step_count(settings["training"], order.per_epoch)
-        aim = objective(args, settings, made, str(run.device), tokenizer)
-        state = loops.Loop(run, model, settings["training"], steps)
-        length = settings["training"]["max_length"]
-        supply = supply_of(state, data, made, tokenizer, length, args.seed)
-        stage.ready()
-        facts |= loops.fit(state, aim, supply, order, output / "work", name) | aim.facts()
-        facts |= {"samples": len(data), "too_long": data.too_long, "epoch_steps": order.per_epoch}
+        models.set_up(args.seed)
+        device = models.pick_device(settings["compute"]["device"])
+        tokenizer = tokens.open_tokenizer({"folder": args.tokenizer}, settings["family"])
+        model = starting_model(args, settings, tokenizer)
+        models.check_head(model, len(tokenizer))
+        facts: dict[str, Any] = {"device": device, "parameters": model.num_parameters()}
+        trains = args.role != "base" or "build" in settings["source"]
+        job = set_up(args, settings, tokenizer, model, device) if trains else None
+    stage.ready()
+    if job is not None:
+        work = output / "work"
+        facts |= loop.fit(job.state, job.aim, job.supply, job.order, work, name)
+        facts |= job.aim.facts() | job.facts
     if first_process():
         _finish(stage, model, tokenizer, output, name, facts)
+
+
+def set_up(
+    args: argparse.Namespace, settings: Mapping[str, Any], tokenizer: Any, model: Any, device: str
+) -> Job:
+    """Reads the sequences and opens the teacher that the method needs."""
+    from atkd import loop
+    from atkd.sequences import Order
+
+    training, made = settings["training"], recipe_of(args, settings)
+    run = loop.accelerator(device, settings["compute"]["precision"])
+    data = read_sequences(args, settings, tokenizer, made, model.config.max_position_embeddings)
+    lengths = [len(sample.ids) for sample in data.samples]
+    order = Order(lengths, _batch_size(training, run), args.seed)
+    aim = objective(args, settings, made, str(run.device), tokenizer)
+    state = loop.Loop(run, model, training, loop.step_count(training, order.per_epoch))
+    supply = supply_of(state, data, made, tokenizer, training["max_length"], args.seed)
+    facts = {"samples": len(data), "too_long": data.too_long, "epoch_steps": order.per_epoch}
+    return Job(state, aim, supply, order, facts)
 
 
 def _finish(
