@@ -169,7 +169,8 @@ def forward_split(
     p = pair(target_t_n, rest_n)
     a_n, b_n = weights
     b_n = a_n * p.log_other_n.exp() if undivided else b_n
-    diversity_n = gap_nV.mul_(t_nV).sum(1) - p.rest_n + q.rest_n
+    mean_n = gap_nV.mul_(t_nV).sum(1) / t_nV.sum(1)  # whose sum is 1 to a few roundings only
+    diversity_n = mean_n - p.rest_n + q.rest_n
     target_n, slope_n = _on_the_pair("forward_kl", BETA, q, p)
     s_nV.mul_((b_n - a_n * slope_n)[:, None]).addcmul_(t_nV, b_n[:, None], value=-1)
     s_nV.scatter_(1, index_n1, (a_n * slope_n)[:, None])
