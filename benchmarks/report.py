@@ -66,6 +66,7 @@ def run(script: str) -> str:
     done = subprocess.run([sys.executable, HERE / script], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{script}: failed with exit code {done.returncode}")
+    print(done.stdout, flush=True)
     return done.stdout.strip()
 
 

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atkd.sequences import Batch, Sequences, collate, epoch_batches
+from atkd.released import Sample
+from atkd.sequences import Batch, Fixed, Sequences, epoch_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,9 @@ def samples(seed: int = 0) -> tuple[Sequences, list[int]]:
     heads = [length(PROMPT, 0.5) for _ in range(512)]
     tails = [min(length(RESPONSE, 0.75), LONGEST - head) for head in heads]
     ids = [noise.choices(range(4, V), k=h + t) for h, t in zip(heads, tails, strict=True)]
-    data = Sequences(ids, heads, 0)
+    parts = zip(ids, heads, strict=True)
+    made = [Sample(row, ((head, len(row)),), head, len(row)) for row, head in parts]
+    data = Sequences(made, list(range(len(made))), 0)
     batches = epoch_batches([len(each) for each in ids], SAMPLES, seed, 0)
 
     def distance(batch: list[int]) -> float:
@@ -107,14 +110,15 @@ def prepare() -> Bench:
     student, teacher = opt(12, 768, 12), opt(24, 2048, 32).eval().requires_grad_(False)
     teacher.model.decoder.final_layer_norm.weight *= 5  # logits spread like a trained model's
     data, chosen = samples()
-    batch = collate(data, chosen, 1, "cpu")
+    batch = Fixed(data, 1, "cpu")(0, chosen)
     missing = LONGEST - batch.input_ids_BT.shape[1]
     fills = (1, 0, False)
-    padded = (
-        torch.nn.functional.pad(x, (0, missing), value=v) for x, v in zip(batch, fills, strict=True)
-    )
+    tensors = zip(batch[:3], fills, strict=True)
+    padded = [torch.nn.functional.pad(x, (0, missing), value=v) for x, v in tensors]
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5)
-    bench = Bench(student, teacher, optimizer, batch, Batch(*padded), batch.targets_N)
+    bench = Bench(
+        student, teacher, optimizer, batch, Batch(*padded, batch.rows, True), batch.targets_N
+    )
     hidden_Nd, head_Vd = bench.teacher_end()
     bench.targets_N = (hidden_Nd @ head_Vd.T).softmax(1).multinomial(1)[:, 0]
     return bench
