@@ -157,7 +157,7 @@ def released(bench: Bench) -> Tensor:
     """The published recipe's work: all positions of 512, both models' full logits, live teacher."""
     import torch
 
-    ids_BT, attention_BT, supervised_BS = bench.padded
+    ids_BT, attention_BT, supervised_BS = bench.padded[:3]
     y_BS1 = ids_BT[:, 1:, None].clone()
     y_BS1[supervised_BS] = bench.targets_N[:, None]
     with torch.no_grad():
