@@ -53,6 +53,7 @@ rule all:
 
 onstart:
     hold_results()
+    keep_warm()
 
 
 onsuccess:

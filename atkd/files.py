@@ -15,13 +15,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from atkd.warm import hand_over
+
 
 class InputError(ValueError):
     """Bad input from outside: names the key or file, the value found, what was expected."""
 
 
-def cli(main: Callable[[], None]) -> None:
-    """Runs a stage's command line; bad input ends it with one message on stderr and status 2."""
+def cli(main: Callable[[], None], warm: bool = False) -> None:
+    """Runs a stage's command line; bad input ends it with one message on stderr and status 2.
+
+    `warm`: it imports torch, so that a process that has done so may run it instead (`warm`).
+    """
+    if warm and (status := hand_over()) is not None:
+        raise SystemExit(status)
     try:
         main()
     except InputError as error:

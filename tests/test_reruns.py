@@ -173,13 +173,19 @@ def checkpoint(root: Path) -> bool:
     return any((root / "results/corner" / STUDENT / "work").glob("step-*"))
 
 
-@pytest.fixture
-def started(finished: Path, tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
-    """A run whose one student has written a checkpoint; nothing of it outlives the test."""
+@pytest.fixture(params=["cold", "warm"])
+def started(
+    request: pytest.FixtureRequest, finished: Path, tmp_path: Path
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A run whose one student has written a checkpoint; nothing of it outlives the test.
+
+    Its jobs are processes of their own, or forks of a warm one.
+    """
     root = without_student(finished, tmp_path / "checkout")
+    environment = quiet_environment() | ({"ATKD_WARM": ""} if request.param == "cold" else {})
     with open(tmp_path / "output.txt", "wb") as output:
         main = subprocess.Popen(
-            command(*RUN), cwd=root, env=quiet_environment(), stdout=output, stderr=output
+            command(*RUN), cwd=root, env=environment, stdout=output, stderr=output
         )
     try:
         until(lambda: checkpoint(root) and trainers(root))
@@ -211,6 +217,7 @@ def test_a_killed_training_resumes_to_the_same_scores(
     same_result(root, finished)
 
 
+@pytest.mark.parametrize("started", ["cold"], indirect=True)
 def test_a_killed_run_whose_jobs_live_on_is_continued_at_once(
     started: tuple[Path, subprocess.Popen[bytes]], finished: Path, snakemake: Snakemake
 ) -> None:

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])}
 
 from atkd import config as grid
-from atkd import scoring
+from atkd import scoring, warm
 from atkd.files import InputError, folder_lock
 from atkd.judge import settings_of as judge_settings_of
 from atkd.objectives import METHODS
@@ -52,6 +52,12 @@ def hold_results():
     except InputError as error:
         raise WorkflowError(str(error))
     workflow.globals["results_lock"] = lock
+
+
+def keep_warm():
+    """Starts the process that becomes each CPU job of a local run, imports done (atkd/warm.py)."""
+    if COMPUTE["device"] == "cpu" and workflow.local_exec:
+        workflow.globals["warm_process"] = warm.start()
 
 
 def code(*modules):
