@@ -39,7 +39,7 @@ PREPARED = (
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "transformers.models.llama.modeling_llama",
 )
-HERE = [sys.executable, str(Path(__file__).resolve().parent)]  # whose jobs a process can become
+HERE = [str(Path(sys.prefix).resolve()), str(Path(__file__).resolve().parent)]  # environment, package
 
 
 def start() -> subprocess.Popen[bytes] | None:

@@ -63,7 +63,8 @@ def until(condition: Callable[[], bool]) -> None:
 def serving(folder: Path, socket: Path, root: Path = ROOT) -> subprocess.Popen[bytes]:
     """A warm process that has imported little."""
     socket.parent.mkdir()
-    command = [sys.executable, "-m", "atkd.warm", str(socket), "--packages", "json", "argparse"]
+    python = Path(sys.executable).with_name("python3")  # an environment's Python has several names
+    command = [str(python), "-m", "atkd.warm", str(socket), "--packages", "json", "argparse"]
     clean = environment(folder, None) | {"PYTHONPATH": os.pathsep.join([str(folder), str(root)])}
     made = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=root, env=clean)
     until(socket.exists)
