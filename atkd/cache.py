@@ -13,6 +13,7 @@ a rerun) and manifest.json, written last. Shapes: n supervised tokens of a shard
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -108,6 +109,9 @@ class CachedTeacher:
 
 def check(folder: Path, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """InputError naming the file or fact unless the cache is whole and the one that is wanted."""
+    missing = {"identity", "files", "tokens", "max_length"} - set(record)
+    if missing:
+        raise InputError(f"{folder / MANIFEST}: {min(missing)!r} is missing; delete the folder")
     for key, value in wanted.items():
         if record["identity"].get(key) != value:
             raise InputError(
@@ -193,20 +197,34 @@ def write(folder: Path, teacher: Any, data: Sequences, pad: int, facts: dict[str
                 continue
             tensors = shard_tensors(teacher, data, first, last, pad, bar)
             with atomic_path(folder / names[-1]) as part:
-                save_file(tensors, part, metadata={"identity": name})
+                save_file(tensors, part, {"identity": content(tensors, name)})
     files = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
     write_json(folder / MANIFEST, facts | size | {"files": files})
     return size["tokens"]
 
 
+def content(tensors: Mapping[str, Tensor], name: str) -> str:
+    """Hex digest of a shard's tensors and its cache's name: a rerun knows what is whole by it."""
+    import torch
+
+    found = hashlib.sha256(name.encode())
+    for key, tensor in sorted(tensors.items()):
+        found.update(key.encode())
+        found.update(memoryview(tensor.contiguous().view(torch.uint8).numpy()))
+    return found.hexdigest()
+
+
 def _finished(path: Path, name: str) -> bool:
+    """Whether a shard of this cache is there, whole and as it was written."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as shard:
-            return (shard.metadata() or {}).get("identity") == name
+            found = (shard.metadata() or {}).get("identity")
+            tensors = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return False
+    return found == content(tensors, name)
 
 
 def room(folder: Path, size: Mapping[str, int]) -> None:

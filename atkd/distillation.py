@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from atkd.cache import CachedTeacher
 from atkd.files import InputError
 from atkd.fused import Head, weighted_fused_loss
+from atkd.products import choose
 from atkd.teachers import LiveTeacher, Signal
-from atkd.weighting import Gather, Weights, step_weights
+from atkd.weighting import Gather, Weights, border, step_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +57,7 @@ class Distillation:
                 "sequences alone (no student_fraction); expected batch, micro or sample"
             )
         ordered_M = self.cached.uncertainty_M().sort().values
-        place = int((1 - self.settings["hard_fraction"]) * (len(ordered_M) - 1))
-        return ordered_M[place].item()
+        return ordered_M[border(self.settings["hard_fraction"], len(ordered_M))].item()
 
     def signal(self, batch: Batch) -> Piece:
         """The teacher's view; without a teacher only the tokens' number matters."""
@@ -115,5 +115,18 @@ class Distillation:
             batch.targets_N,
             weights,
             self.settings,
-            log_normaliser=signal.signal.log_normaliser_N,
+            log_normaliser=self._normaliser(hidden_Nd, signal.signal),
         )
+
+    @staticmethod
+    def _normaliser(hidden_Nd: Tensor, signal: Signal) -> Tensor | None:
+        """The teacher's, unless the loss rounds its operands where the teacher's view did not.
+
+        A token's terms must all come from the same logits, or a divergence falls below zero.
+        """
+        import torch
+
+        rounds = choose(None, hidden_Nd) == "bfloat16"
+        if signal.hidden_Nd is not None and rounds and signal.hidden_Nd.dtype != torch.bfloat16:
+            return None
+        return signal.log_normaliser_N

@@ -108,7 +108,8 @@ class OurModel:
             steps_B[rows_b] += 1
             return likeliest(logits_bV, rows_b, step)
 
-        ids = decode(self.model, ids_BT, mask_BT, new_tokens, self.tokenizer, choose)
+        rooms = [new_tokens] * len(prompts)
+        ids = decode(self.model, ids_BT, mask_BT, rooms, self.tokenizer, choose)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         made = [Answer(text) for text in texts]
         for answer, entropy, steps in zip(made, entropy_B.tolist(), steps_B.tolist(), strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from atkd.objectives import IGNORE, check_name
+from atkd.objectives import IGNORE, check_loss
 from atkd.products import Head, sum_dtype
 from atkd.sweep import Targets, Task, fused_loss, teacher_targets
 from atkd.weighting import Weights, token_weights
@@ -107,14 +107,13 @@ def fused_kd_loss(
     autocast. Settings as in `kd_loss`. ValueError with the shapes on a mismatch. Gradients are
     formed along with the value; a second backward pass forms them anew.
     """
-    check_name(name)
-    student = Head(student_head, student_bias).cut(vocab_size)
-    teacher = Head(teacher_head, teacher_bias).cut(vocab_size)
-    keep = _supervised(student_hidden, student, teacher_hidden, teacher, targets, mask)
-    rows_M = keep.nonzero()[:, 0]
-    if not len(rows_M):
-        return student_hidden.sum() * 0.0 + student.weight.sum() * 0.0
+    check_loss(name, settings)
+    student, teacher = Head(student_head, student_bias), Head(teacher_head, teacher_bias)
     given = (uncertainty, log_normaliser)
+    _check_shapes(student_hidden, student, teacher_hidden, teacher, targets, (mask, *given))
+    _check_sizes(len(student_head), vocab_size, tile)
+    student, teacher = student.cut(vocab_size), teacher.cut(vocab_size)
+    rows_M = _supervised(targets, mask, len(student.weight)).nonzero()[:, 0]
     known_M, rest_M = (each if each is None else each[rows_M].detach() for each in given)
     if known_M is None and name == "atkd" and settings.get("threshold") is not None:
         ends = (teacher_hidden, teacher, targets[rows_M], rows_M)
@@ -142,7 +141,8 @@ def _weights(
     rows_M: Tensor,
 ) -> Weights | None:
     """The tokens' weights, unless they rank an uncertainty that is yet to be found."""
-    if known_M is None and name == "atkd" and settings.get("split") != "random":
+    ranked = name == "atkd" and settings.get("split") != "random"
+    if known_M is None and ranked and len(rows_M):
         return None
     blind = known_M is None
     return token_weights(
@@ -150,27 +150,51 @@ def _weights(
     )
 
 
-def _supervised(
+def _check_shapes(
     hidden: Tensor,
     student: Head,
     theirs: Tensor,
     teacher: Head,
     targets: Tensor,
-    mask: Tensor | None,
-) -> Tensor:
-    found = [
-        tuple(each.shape) for each in (hidden, student.weight, theirs, teacher.weight, targets)
-    ]
-    names = "student hidden, student head, teacher hidden, teacher head, targets"
-    shapes = f"{names}: {', '.join(map(str, found))}; expected [N, d], [V, d], [N, e], [V, e], [N]"
-    fits = len(hidden) == len(theirs) == len(targets) and len(student.weight) == len(teacher.weight)
-    widths = (
-        hidden.shape[-1] == student.weight.shape[1] and theirs.shape[-1] == teacher.weight.shape[1]
-    )
-    if not (fits and widths) or (mask is not None and mask.shape != targets.shape):
-        raise ValueError(f"shapes do not match: {shapes}")
+    per_token: tuple[Tensor | None, ...],
+) -> None:
+    found = {"student hidden": hidden, "student head": student.weight, "teacher hidden": theirs}
+    found |= {"teacher head": teacher.weight, "targets": targets}
+    shapes = {name: tuple(each.shape) for name, each in found.items()}
+    count, rows = len(hidden) if hidden.dim() else 0, len(student.weight)
+    widths = (hidden.shape[-1], theirs.shape[-1])
+    wanted = [(count, widths[0]), (rows, widths[0]), (count, widths[1]), (rows, widths[1])]
+    fits = list(shapes.values()) == [*wanted, (count,)]
+    for name, each in {"student bias": student.bias, "teacher bias": teacher.bias}.items():
+        shapes |= {} if each is None else {name: tuple(each.shape)}
+        fits &= each is None or each.shape == (rows,)
+    for name, each in zip(("mask", "uncertainty", "log_normaliser"), per_token, strict=True):
+        shapes |= {} if each is None else {name: tuple(each.shape)}
+        fits &= each is None or each.shape == (count,)
+    if not fits:
+        shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(
+            f"shapes do not match: {shown}; expected hidden [N, d] and [N, e], heads [V, d] and "
+            "[V, e], biases [V], all others [N]"
+        )
+
+
+def _check_sizes(rows: int, vocab_size: int | None, tile: int | None) -> None:
+    if not 2 <= (rows if vocab_size is None else vocab_size) <= rows:
+        raise ValueError(
+            f"vocab_size is {vocab_size}, heads have {rows} rows; expected 2 to {max(rows, 2)}"
+        )
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile is {tile}; expected at least 1 token")
+
+
+def _supervised(targets: Tensor, mask: Tensor | None, vocabulary: int) -> Tensor:
     keep = targets != IGNORE if mask is None else mask.bool()
     chosen = targets[keep]
-    if bool(((chosen < 0) | (chosen >= len(student.weight))).any()):
-        raise ValueError(f"a supervised target is outside the vocabulary ({shapes})")
+    strange = chosen[(chosen < 0) | (chosen >= vocabulary)]
+    if len(strange):
+        raise ValueError(
+            f"supervised target {int(strange[0])} is outside the vocabulary of {vocabulary} "
+            f"(targets {tuple(targets.shape)})"
+        )
     return keep

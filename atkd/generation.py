@@ -61,9 +61,14 @@ def noise(keys: Sequence[str], count: int) -> Tensor:
 
 
 def decode(
-    model: Any, ids_BT: Tensor, mask_BT: Tensor, new_tokens: int, tokenizer: Any, choose: Choice
+    model: Any,
+    ids_BT: Tensor,
+    mask_BT: Tensor,
+    rooms: Sequence[int],
+    tokenizer: Any,
+    choose: Choice,
 ) -> torch.Tensor:
-    """Answers [B, new_tokens] to left-padded prompts, padding after EOS.
+    """Answers [B, largest room] to left-padded prompts, padding after EOS or a row's room.
 
     Rows leave the batch when they end; ids beyond the tokenizer are never chosen.
     """
@@ -71,13 +76,14 @@ def decode(
     from transformers import DynamicCache
 
     ids, mask = ids_BT.to(model.device), mask_BT.to(model.device)
-    answers = torch.full((len(ids), new_tokens), tokenizer.pad_token_id, device=model.device)
+    room_B, most = torch.tensor(rooms, device=model.device), max(rooms)
+    answers = torch.full((len(ids), most), tokenizer.pad_token_id, device=model.device)
     rows = torch.arange(len(ids), device=model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     eos, vocabulary = tokenizer.eos_token_id, len(tokenizer)
     with torch.no_grad(), evaluating(model):
-        for step in range(new_tokens):
+        for step in range(most):
             logits = model(
                 input_ids=ids,
                 attention_mask=mask if step == 0 else seen(model, mask),
@@ -88,7 +94,7 @@ def decode(
             ).logits
             chosen = choose(logits[:, -1, :vocabulary], rows, step)
             answers[rows, step] = chosen
-            going = (chosen != eos).nonzero()[:, 0]
+            going = ((chosen != eos) & (room_B[rows] > step + 1)).nonzero()[:, 0]
             if len(going) == 0:
                 break
             if len(going) < len(rows):
@@ -134,11 +140,10 @@ def answers(
     Greedy for temperature 0, else sampled with the noise of `keys`.
     """
     ids_BT, mask_BT = padded(prompts, tokenizer.pad_token_id, left=True)
-    longest = max(rooms)
     choose = likeliest
     if temperature > 0:
-        choose = sampler(noise(keys, longest).to(model.device), temperature)
-    found_BS = decode(model, ids_BT, mask_BT, longest, tokenizer, choose)
+        choose = sampler(noise(keys, max(rooms)).to(model.device), temperature)
+    found_BS = decode(model, ids_BT, mask_BT, rooms, tokenizer, choose)
     pairs = zip(found_BS.tolist(), rooms, strict=True)
     return [_cut(row[:room], tokenizer.eos_token_id) for row, room in pairs]
 

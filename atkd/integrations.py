@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from atkd.fused import Head, fused_targets, weighted_fused_loss
 from atkd.loop import gatherer
-from atkd.objectives import IGNORE, check_name, split_divergence
+from atkd.objectives import IGNORE, check_loss
 from atkd.weighting import Gather, Weights, step_weights
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 else:
     _Trainer = object
 
-SETTINGS: tuple[str, ...] = ("beta", "target_weight", "diversity_weight", "easy_weight", "split")
-SETTINGS += ("hard_fraction", "scope", "divergence", "reverse", "threshold", "seed")
 BASES = {
     "KDTrainer": ("transformers", "Trainer"),
     "TRLKDTrainer": ("trl.experimental.gkd", "GKDTrainer"),
@@ -89,11 +87,7 @@ def check_settings(loss: str, settings: Mapping[str, Any]) -> None:
     """ValueError on an unknown loss, scope or setting, or a value out of range."""
     import torch
 
-    check_name(loss)
-    split_divergence(settings)
-    for name in settings:
-        if name not in SETTINGS:
-            raise ValueError(f"loss_settings {name!r} is unknown; expected {', '.join(SETTINGS)}")
+    check_loss(loss, {name: value for name, value in settings.items() if name != "scope"})
     step_weights(loss, [torch.zeros(1)], settings, _alone)
 
 

@@ -179,14 +179,18 @@ class Loop:
         self.run.wait_for_everyone()
 
     def resume(self, work: Path, identity: str) -> None:
-        """Continues from the last checkpoint of the same identity, if there is one."""
-        for folder in sorted(work.glob("step-*"), reverse=True):
-            facts = read_json(folder / "step.json")
-            if facts["identity"] == identity:
-                self.run.load_state(str(folder))
-                self.step = facts["step"]
-                self.run.print(f"resumed at step {self.step} of {self.steps}")
-                return
+        """Continues from the last checkpoint of the same identity; removes those of another."""
+        own = []
+        for folder in sorted(work.glob("step-*")):
+            if read_json(folder / "step.json")["identity"] == identity:
+                own.append(folder)
+        self.run.wait_for_everyone()
+        for folder in set(work.glob("step-*")) - set(own) if self.run.is_main_process else ():
+            shutil.rmtree(folder)
+        if own:
+            self.run.load_state(str(own[-1]))
+            self.step = read_json(own[-1] / "step.json")["step"]
+            self.run.print(f"resumed at step {self.step} of {self.steps}")
 
 
 def fit(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 IGNORE = -100
 SPLIT = ("dkd", "atkd")
 LOSSES = (*DIVERGENCES, *SPLIT)
+SETTINGS = ("beta", "target_weight", "diversity_weight", "easy_weight", "hard_fraction", "split")
+SETTINGS += ("divergence", "reverse", "threshold", "seed")
 
 
 def split_divergence(settings: Mapping[str, Any]) -> str:
@@ -82,13 +84,11 @@ def kd_loss(
     Logits [..., V] aligned with targets [...]; mask [...] bool, True where supervised (None:
     targets != -100). Settings: `beta` (jsd); `target_weight`, `diversity_weight` (dkd); those of
     `atkd_loss` (atkd); `divergence`, the one that dkd and atkd split. Differentiable in the
-    student's logits only. ValueError on a shape mismatch, an unknown name, or a supervised target
-    outside the vocabulary. No supervised token: an exact zero that keeps the graph.
+    student's logits only. ValueError on a shape mismatch, an unknown name or setting, or a
+    supervised target outside the vocabulary. No supervised token: a zero that keeps the graph.
     """
-    check_name(name)
+    check_loss(name, settings)
     keep = _supervised(student_logits, teacher_logits, targets, mask)
-    if not bool(keep.any()):
-        return student_logits.sum() * 0.0
     student_NV, teacher_NV, targets_N = student_logits[keep], teacher_logits[keep], targets[keep]
     weights = token_weights(name, uncertainty(teacher_NV, targets_N), settings)
     return weighted_loss(name, student_NV, teacher_NV, targets_N, weights, settings)
@@ -130,10 +130,14 @@ def token_terms(
     return terms | {"forward_kl": terms["tkd"] + terms["uncertainty"] * terms["dkd"]}
 
 
-def check_name(name: str) -> None:
-    """ValueError unless `name` is a loss."""
+def check_loss(name: str, settings: Mapping[str, Any]) -> None:
+    """ValueError unless `name` is a loss and every setting is one of some loss."""
     if name not in LOSSES:
         raise ValueError(f"loss {name!r} is unknown; expected one of {', '.join(LOSSES)}")
+    for each in settings:
+        if each not in SETTINGS:
+            raise ValueError(f"setting {each!r} is unknown; expected one of {', '.join(SETTINGS)}")
+    split_divergence(settings)
 
 
 def _supervised(student: Tensor, teacher: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:

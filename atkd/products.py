@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PRODUCTS = ("float32", "bfloat16")
 BLOCK = 8192  # vocabulary rows of a head's gradient that exist in low precision at a time
-TILE_BYTES = {"cpu": 120_000_000, "cuda": 1 << 30}  # of logits, both models' together
+TILE_BYTES = {"cpu": 90_000_000, "cuda": 1 << 30}  # of logits, both models' together
 
 
 class Head(NamedTuple):

@@ -5,7 +5,9 @@ Weights depend on the teacher alone and carry no gradient. Shape: M tokens, all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -39,12 +41,19 @@ def easy_tokens(uncertainty_M: Tensor, hard_fraction: float = 0.5, split: str = 
     if split == "inverse":
         return ~easy_tokens(uncertainty_M, hard_fraction, "median")
     if split in ("median", "random"):
-        return uncertainty_M < ordered_M[int((1 - hard_fraction) * (count - 1))]
+        return uncertainty_M < ordered_M[border(hard_fraction, count)]
     if split == "topk":
         hard = round(hard_fraction * count)
-        border = ordered_M[count - hard] if hard else float("inf")
-        return uncertainty_M < border
+        return uncertainty_M < (ordered_M[count - hard] if hard else math.inf)
     raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+
+
+def border(hard_fraction: float, count: int) -> int:
+    """Position of the threshold among `count` ascending uncertainties: floor((1 - k)(count - 1)).
+
+    In decimal fractions, as k is written: floats would put 0.1 x 10 below 1.
+    """
+    return math.floor((1 - Fraction(str(hard_fraction))) * (count - 1))
 
 
 def token_weights(
@@ -130,11 +139,13 @@ def _atkd_weights(
 ) -> Weights:
     easy_weight = _fraction("easy_weight", settings.get("easy_weight", 0.2))
     hard_fraction = _fraction("hard_fraction", settings.get("hard_fraction", 0.5))
+    split = settings.get("split", "median")
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     if not uncertainty_M.numel():
         return Weights(uncertainty_M, uncertainty_M)
-    split = settings.get("split", "median")
-    if settings.get("threshold") is not None:
-        easy_M = uncertainty_M < settings["threshold"]
+    if settings.get("threshold") is not None and split != "random":
+        easy_M = (uncertainty_M < settings["threshold"]) ^ (split == "inverse")
     elif split == "random":
         noise_M = _noise(uncertainty_M, settings) if noise_M is None else noise_M
         easy_M = easy_tokens(noise_M, hard_fraction, split)

@@ -58,6 +58,7 @@ ALLOWED = {
         "fused",
         "generation",
         "models",
+        "products",
         "sequences",
         "teachers",
         "weighting",

@@ -104,6 +104,23 @@ def test_truncated_edited_and_missing_files_are_refused(
         opened(made, folder)
 
 
+def test_a_rerun_makes_a_damaged_shard_anew(made: SimpleNamespace, tmp_path: Path) -> None:
+    folder = copy(made, tmp_path)
+    path = folder / "shard-00001.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + b"\0\1\2\3")
+    cache.write(folder, made.live, made.data, made.tokenizer.pad_token_id, made.facts)
+    torch.testing.assert_close(opened(made, folder).uncertainty_M(), opened(made).uncertainty_M())
+    assert path.read_bytes()[-4:] == whole[-4:]
+
+
+def test_a_manifest_that_lacks_something_is_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+    folder = copy(made, tmp_path)
+    write_json(folder / "manifest.json", {})
+    with pytest.raises(InputError, match=r"manifest\.json: 'files' is missing; delete the folder"):
+        opened(made, folder)
+
+
 @pytest.mark.parametrize("key", ["teacher", "teacher_dtype", "data", "tokenizer", "versions"])
 def test_a_foreign_cache_is_refused(made: SimpleNamespace, tmp_path: Path, key: str) -> None:
     folder = copy(made, tmp_path)

@@ -278,7 +278,7 @@ def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
     model.forward = changed
     with torch.inference_mode():
         return tokenizer, generation.decode(
-            model, ids, mask, new_tokens, tokenizer, generation.likeliest
+            model, ids, mask, [new_tokens] * len(ids), tokenizer, generation.likeliest
         )
 
 

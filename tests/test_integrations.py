@@ -245,7 +245,7 @@ def test_the_head_is_put_back_whatever_happens() -> None:
     "options,message",
     [
         ({"loss": "kl"}, "loss 'kl' is unknown"),
-        ({"loss_settings": {"lambda": 0.2}}, "loss_settings 'lambda' is unknown; expected beta, "),
+        ({"loss_settings": {"lambda": 0.2}}, "setting 'lambda' is unknown; expected one of beta, "),
         ({"loss_settings": {"easy_weight": 2}}, "easy_weight is 2"),
         ({"loss_settings": {"scope": "epoch"}}, "scope is 'epoch'; expected one of batch, micro"),
         ({"loss_settings": {"divergence": "kl"}}, "divergence is 'kl'"),

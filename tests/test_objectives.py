@@ -282,6 +282,23 @@ def test_nothing_supervised_is_zero_with_a_graph() -> None:
     assert loss.item() == 0 and (student.grad == 0).all()
 
 
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "tvd", "dkd", "atkd"])
+def test_nothing_supervised_is_zero_whatever_the_logits(name: str) -> None:
+    student = torch.full((3, 4), -math.inf, dtype=torch.bfloat16, requires_grad=True)
+    nothing = torch.full((3,), -100)
+    loss = atkd.kd_loss(name, student, torch.zeros(3, 4), nothing)
+    loss.backward()
+    assert loss.item() == 0 and loss.dtype == torch.float32
+    assert (student.grad == 0).all()
+    with pytest.raises(ValueError, match="easy_weight is 5"):
+        atkd.kd_loss("atkd", student, torch.zeros(3, 4), nothing, easy_weight=5)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="setting 'easy_wieght' is unknown; expected one of beta"):
+        atkd.kd_loss("atkd", *make(5, 4), easy_wieght=0.9)
+
+
 @pytest.mark.parametrize(
     "change,words",
     [

@@ -10,11 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 from atkd import cache, loop, models, recipes, sequences, teachers, text, tokens, train
-from atkd.files import InputError, read_json, read_jsonl, sha256, write_jsonl
+from atkd.distillation import Distillation
+from atkd.files import InputError, read_json, read_jsonl, sha256, write_json, write_jsonl
 from atkd.objectives import METHODS
+from atkd.teachers import LiveTeacher
 
 FAMILIES = ("opt", "pythia", "llama")
 KNOBS = {
@@ -309,6 +312,32 @@ def test_bf16_autocast_stays_close_to_float32(
     ]
     assert first[0] != first[1] and first[1] == pytest.approx(first[0], rel=0.1)
     assert models.load(rough).dtype.itemsize == 4  # master weights stay float32
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_lose_in_bf16(world: Path) -> None:
+    """The teacher's view is of unrounded products, the loss of rounded ones."""
+    model = models.load(trained(world, "llama", "teacher"))
+    tokenizer = tokens.open_tokenizer({"folder": str(world / "llama/tokenizer")}, "llama")
+    data = sequences.instructions(str(world / "train.jsonl"), tokenizer, 64)
+    batch = sequences.Fixed(data, tokenizer.pad_token_id, "cpu")(0, range(8))
+    for loss in ("forward_kl", "atkd", "dkd", "jsd"):
+        aim = Distillation(loss, {}, len(tokenizer), LiveTeacher(model, len(tokenizer)))
+        piece = aim.signal(batch)
+        (weights,) = aim.weights([piece], lambda local_n: (local_n, 0))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = aim.loss(model, piece.signal.hidden_Nd, batch, piece, weights)
+        assert abs(found.item()) < 1e-6, loss
+
+
+def test_a_checkpoint_of_other_settings_does_not_stand_in_the_way(
+    world: Path, tmp_path: Path
+) -> None:
+    shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
+    stale = tmp_path / "student/work/step-0000004"
+    stale.mkdir(parents=True)
+    write_json(stale / "step.json", {"step": 4, "identity": "another"})
+    folder = run(world, "opt", "student", tmp_path / "student", **shared)
+    assert read_json(folder / "provenance.json")["first_step"] == 0
 
 
 def test_another_tokenizer_is_refused(world: Path, tmp_path: Path) -> None:
