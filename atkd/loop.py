@@ -170,6 +170,7 @@ class Loop:
             shutil.rmtree(part, ignore_errors=True)
         self.run.wait_for_everyone()
         self.run.save_state(str(part))
+        self.run.wait_for_everyone()  # every process writes into the folder that is renamed
         if self.run.is_main_process:
             write_json(part / "step.json", {"step": self.step, "identity": identity})
             part.rename(final)

@@ -71,7 +71,7 @@ def train(
     done = subprocess.run(
         [sys.executable, *line], env=environment, capture_output=True, text=True, timeout=240
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[:2000] + done.stderr[-2000:]
     return root / output
 
 
