@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 
 import atkd
 from atkd import objectives
-from atkd.divergences import DIVERGENCES, uncertainty
+from atkd.divergences import (
+    DIVERGENCES,
+    divergence,
+    diversity_term,
+    split_at_target,
+    target_term,
+    uncertainty,
+)
 from atkd.weighting import Weights, easy_tokens, token_weights
 
 
@@ -184,11 +192,14 @@ def test_jsd_weighs_the_teacher_by_beta() -> None:
 
 
 def test_identity_forward_and_reverse() -> None:
-    for row in reference(*make(50, 13)):
-        assert row["forward_kl"] == pytest.approx(row["tkd"] + row["u"] * row["dkd"], rel=1e-9)
-        assert row["reverse_kl"] == pytest.approx(
-            row["tkd_rev"] + row["v"] * row["dkd_rev"], rel=1e-9
-        )
+    student, teacher, targets = make(50, 13)
+    q, p = split_at_target(student, targets), split_at_target(teacher, targets)
+    for name, share in (("forward_kl", p.log_other_N.exp()), ("reverse_kl", q.log_other_N.exp())):
+        rest = diversity_term(name, q, p, targets)
+        whole = target_term(name, q, p) + share * rest
+        torch.testing.assert_close(whole, divergence(name, student, teacher), rtol=1e-11, atol=0.0)
+        exact = [row[name] for row in reference(student, teacher, targets)]
+        assert whole.tolist() == pytest.approx(exact, rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -301,22 +312,42 @@ def test_settings_outside_their_range_are_refused(option: dict) -> None:
         atkd.atkd_loss(*make(5, 4), **option)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.integers(2, 20), st.integers(0, 10**6), st.floats(0.1, 8))
-def test_divergences_are_positive_and_zero_when_equal(
-    n: int, v: int, seed: int, scale: float
+SIZES = (st.integers(1, 12), st.integers(2, 20), st.integers(0, 10**6), st.floats(0.1, 8))
+
+
+def either(fused: bool, name: str, student: torch.Tensor, teacher: torch.Tensor, *rest: Any) -> Any:
+    """The loss by the plain form, or by the fused one with an identity for both heads."""
+    if not fused:
+        return atkd.kd_loss(name, student, teacher, rest[0], beta=rest[1]).item()
+    eye = torch.eye(student.shape[1], dtype=student.dtype)
+    return atkd.fused_kd_loss(name, student, eye, teacher, *(eye, rest[0]), beta=rest[1]).item()
+
+
+@settings(max_examples=25, deadline=None)
+@given(*SIZES, st.floats(0.02, 0.98), st.booleans())
+def test_divergences_are_positive_bounded_and_zero_only_when_equal(
+    n: int, v: int, seed: int, scale: float, beta: float, fused: bool
 ) -> None:
     student, teacher, targets = make(n, v, seed, scale)
-    for name, most in (
-        ("forward_kl", None),
-        ("reverse_kl", None),
-        ("jsd", math.log(2)),
-        ("tvd", 1),
-    ):
-        assert most is None or atkd.kd_loss(name, student, teacher, targets) <= most + 1e-12
-        assert atkd.kd_loss(name, student, teacher, targets) >= -1e-12
-        assert atkd.kd_loss(name, teacher, teacher, targets).abs() < 1e-12
-    swapped = atkd.kd_loss("forward_kl", teacher, student, targets)
-    assert atkd.kd_loss("reverse_kl", student, teacher, targets).item() == pytest.approx(
-        swapped.item(), rel=1e-12
-    )
+    entropy = -beta * math.log(beta) - (1 - beta) * math.log(1 - beta)
+    bounds = {"forward_kl": math.inf, "reverse_kl": math.inf, "jsd": entropy, "tvd": 1.0}
+    mild = teacher / scale
+    moved = mild.clone()
+    moved[0, 0] += 0.05
+    for name, most in bounds.items():
+        assert -1e-12 <= either(fused, name, student, teacher, targets, beta) <= most + 1e-12
+        assert abs(either(fused, name, teacher, teacher, targets, beta)) < 1e-12
+        assert abs(either(fused, name, teacher + 3, teacher, targets, beta)) < 1e-12
+        assert either(fused, name, moved, mild, targets, beta) > 1e-12
+
+
+@settings(max_examples=25, deadline=None)
+@given(*SIZES, st.floats(0.02, 0.98), st.booleans())
+def test_exchanging_teacher_and_student_exchanges_the_directions(
+    n: int, v: int, seed: int, scale: float, beta: float, fused: bool
+) -> None:
+    student, teacher, targets = make(n, v, seed, scale)
+    for one, two, other in (("reverse_kl", "forward_kl", beta), ("jsd", "jsd", 1 - beta)):
+        found = either(fused, one, student, teacher, targets, beta)
+        swapped = either(fused, two, teacher, student, targets, other)
+        assert found == pytest.approx(swapped, rel=1e-9, abs=1e-12)
