@@ -149,3 +149,40 @@ def test_eos_is_a_target_of_every_fixed_answer(world: Path, family: str) -> None
         ends = batch.targets_N.split(batch.sizes)
         assert all(ids[-1] == made.tokenizer.eos_token_id for ids in ends)
         assert int(batch.supervised_BS.sum()) < batch.supervised_BS.numel()
+
+
+def repadded(batch: Batch, pad: int, before: int, after: int) -> Batch:
+    """The same answers with more padding, or, `before` being -1, with all of it on the left."""
+    if before >= 0:
+        ids, attention, supervised = (
+            torch.nn.functional.pad(each, (before, after), value=value)
+            for each, value in zip(batch[:3], (pad, 0, False), strict=True)
+        )
+        return batch._replace(
+            input_ids_BT=ids, attention_mask_BT=attention, supervised_BS=supervised
+        )
+    gaps = (batch.attention_mask_BT == 0).sum(1).tolist()
+    rolled = [
+        torch.stack([row.roll(gap) for row, gap in zip(each, gaps, strict=True)])
+        for each in batch[:3]
+    ]
+    return Batch(*rolled, batch.rows, batch.fixed)
+
+
+@pytest.mark.parametrize("family", ["llama", "opt"])
+@pytest.mark.parametrize("before,after", [(0, 7), (-1, 0), (5, 3)])
+def test_neither_side_nor_amount_of_padding_matters(
+    world: Path, family: str, before: int, after: int
+) -> None:
+    found = []
+    for change in (False, True):
+        made = start(world, family, "supervised_kd_atkd")
+        batches, pad = batches_of(made.job, by_student=False), made.tokenizer.pad_token_id
+        if change:
+            batches = [repadded(each, pad, before, after) for each in batches]
+        found.append(update(made.job, made.student, batches))
+    (one, count, slopes), (two, same_count, others) = found
+    assert one == pytest.approx(two, rel=1e-6) and count == same_count
+    largest = max(each.abs().max().item() for each in slopes.values())
+    for name, slope in slopes.items():
+        torch.testing.assert_close(others[name], slope, rtol=1e-6, atol=1e-7 * largest)

@@ -285,6 +285,43 @@ def test_mask_shape_and_gradient_to_student_only() -> None:
     assert loss.item() == pytest.approx(same.item(), rel=1e-12)
 
 
+def padded(rows: list[torch.Tensor], length: int, left: bool, fill: float) -> torch.Tensor:
+    """Rows [T, ...] of unequal lengths as one [B, length, ...]."""
+    batch = rows[0].new_full((len(rows), length, *rows[0].shape[1:]), fill)
+    for b, row in enumerate(rows):
+        batch[b, slice(length - len(row), length) if left else slice(len(row))] = row
+    return batch
+
+
+@pytest.mark.parametrize("name", [*DIVERGENCES, "dkd", "atkd"])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_neither_side_nor_amount_of_padding_matters(name: str, fused: bool, masked: bool) -> None:
+    student, teacher, targets = make(19, 9)
+    targets[-1] = 2  # padding's id is a target too
+    rows = [each.split([3, 9, 2, 5]) for each in (student, teacher, targets)]
+    truth, exact = [], atkd.kd_loss(name, student, teacher, targets)
+    for length, left in ((9, False), (9, True), (14, False), (23, True)):
+        batch = [padded(each, length, left, 2) for each in rows]
+        keep = padded([torch.ones(len(row)) for row in rows[2]], length, left, 0).bool()
+        mask = keep if masked else None
+        batch[2] = batch[2] if masked else batch[2].masked_fill(~keep, objectives.IGNORE)
+        batch[0].requires_grad_()
+        if fused:
+            ends = [batch[0].flatten(0, 1), batch[1].flatten(0, 1), batch[2].flatten()]
+            eye = torch.eye(9, dtype=torch.float64)
+            flat = mask if mask is None else mask.flatten()
+            loss = atkd.fused_kd_loss(name, ends[0], eye, ends[1], eye, ends[2], flat, tile=4)
+        else:
+            loss = atkd.kd_loss(name, *batch, mask)
+        assert loss.item() == pytest.approx(exact.item(), rel=1e-12)
+        (slope,) = torch.autograd.grad(loss, batch[0])
+        assert (slope[~keep] == 0).all()
+        truth.append(slope[keep])
+    for slope in truth[1:]:
+        torch.testing.assert_close(slope, truth[0], rtol=1e-10, atol=1e-14)
+
+
 def test_nothing_supervised_is_zero_with_a_graph() -> None:
     student, teacher, targets = make(3, 4)
     student.requires_grad_()
