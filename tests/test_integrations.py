@@ -183,6 +183,23 @@ def test_rows_beyond_the_vocabulary_play_no_part(tmp_path: Path) -> None:
     same(student, wanted, **CLOSE)
 
 
+def test_eos_is_a_target_where_padding_is_eos(tmp_path: Path) -> None:
+    data = rows()
+    for row in data:
+        row["input_ids"] = [*row["input_ids"], PAD]  # the end of the answer
+        row["labels"] = [*row["labels"], PAD]
+    untaught = [row | {"labels": [*row["labels"][:-1], -100]} for row in data]
+    student, teacher = build("llama", 16, 1), build("llama", 24, 2)
+    expected = full_loss(student, teacher, data, "atkd", {})
+    without = full_loss(student, teacher, untaught, "atkd", {})
+    assert abs(expected - without).item() > 1e-3
+    wanted = stepped(student, expected)
+    job = trainer(tmp_path, student, teacher, train_dataset=data)
+    job.train()
+    assert job.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    same(student, wanted, **CLOSE)
+
+
 def test_training_builds_no_logits(tmp_path: Path) -> None:
     student, teacher, sizes = build("llama", 16, 1), build("llama", 24, 2), []
     for model in (student, teacher):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 
 import atkd
 from atkd import objectives
-from atkd.divergences import DIVERGENCES, uncertainty
+from atkd.divergences import (
+    DIVERGENCES,
+    divergence,
+    diversity_term,
+    split_at_target,
+    target_term,
+    uncertainty,
+)
 from atkd.weighting import Weights, easy_tokens, token_weights
 
 
@@ -184,11 +192,14 @@ def test_jsd_weighs_the_teacher_by_beta() -> None:
 
 
 def test_identity_forward_and_reverse() -> None:
-    for row in reference(*make(50, 13)):
-        assert row["forward_kl"] == pytest.approx(row["tkd"] + row["u"] * row["dkd"], rel=1e-9)
-        assert row["reverse_kl"] == pytest.approx(
-            row["tkd_rev"] + row["v"] * row["dkd_rev"], rel=1e-9
-        )
+    student, teacher, targets = make(50, 13)
+    q, p = split_at_target(student, targets), split_at_target(teacher, targets)
+    for name, share in (("forward_kl", p.log_other_N.exp()), ("reverse_kl", q.log_other_N.exp())):
+        rest = diversity_term(name, q, p, targets)
+        whole = target_term(name, q, p) + share * rest
+        torch.testing.assert_close(whole, divergence(name, student, teacher), rtol=1e-11, atol=0.0)
+        exact = [row[name] for row in reference(student, teacher, targets)]
+        assert whole.tolist() == pytest.approx(exact, rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +285,43 @@ def test_mask_shape_and_gradient_to_student_only() -> None:
     assert loss.item() == pytest.approx(same.item(), rel=1e-12)
 
 
+def padded(rows: list[torch.Tensor], length: int, left: bool, fill: float) -> torch.Tensor:
+    """Rows [T, ...] of unequal lengths as one [B, length, ...]."""
+    batch = rows[0].new_full((len(rows), length, *rows[0].shape[1:]), fill)
+    for b, row in enumerate(rows):
+        batch[b, slice(length - len(row), length) if left else slice(len(row))] = row
+    return batch
+
+
+@pytest.mark.parametrize("name", [*DIVERGENCES, "dkd", "atkd"])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_neither_side_nor_amount_of_padding_matters(name: str, fused: bool, masked: bool) -> None:
+    student, teacher, targets = make(19, 9)
+    targets[-1] = 2  # padding's id is a target too
+    rows = [each.split([3, 9, 2, 5]) for each in (student, teacher, targets)]
+    truth, exact = [], atkd.kd_loss(name, student, teacher, targets)
+    for length, left in ((9, False), (9, True), (14, False), (23, True)):
+        batch = [padded(each, length, left, 2) for each in rows]
+        keep = padded([torch.ones(len(row)) for row in rows[2]], length, left, 0).bool()
+        mask = keep if masked else None
+        batch[2] = batch[2] if masked else batch[2].masked_fill(~keep, objectives.IGNORE)
+        batch[0].requires_grad_()
+        if fused:
+            ends = [batch[0].flatten(0, 1), batch[1].flatten(0, 1), batch[2].flatten()]
+            eye = torch.eye(9, dtype=torch.float64)
+            flat = mask if mask is None else mask.flatten()
+            loss = atkd.fused_kd_loss(name, ends[0], eye, ends[1], eye, ends[2], flat, tile=4)
+        else:
+            loss = atkd.kd_loss(name, *batch, mask)
+        assert loss.item() == pytest.approx(exact.item(), rel=1e-12)
+        (slope,) = torch.autograd.grad(loss, batch[0])
+        assert (slope[~keep] == 0).all()
+        truth.append(slope[keep])
+    for slope in truth[1:]:
+        torch.testing.assert_close(slope, truth[0], rtol=1e-10, atol=1e-14)
+
+
 def test_nothing_supervised_is_zero_with_a_graph() -> None:
     student, teacher, targets = make(3, 4)
     student.requires_grad_()
@@ -318,22 +366,42 @@ def test_settings_outside_their_range_are_refused(option: dict) -> None:
         atkd.atkd_loss(*make(5, 4), **option)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.integers(2, 20), st.integers(0, 10**6), st.floats(0.1, 8))
-def test_divergences_are_positive_and_zero_when_equal(
-    n: int, v: int, seed: int, scale: float
+SIZES = (st.integers(1, 12), st.integers(2, 20), st.integers(0, 10**6), st.floats(0.1, 8))
+
+
+def either(fused: bool, name: str, student: torch.Tensor, teacher: torch.Tensor, *rest: Any) -> Any:
+    """The loss by the plain form, or by the fused one with an identity for both heads."""
+    if not fused:
+        return atkd.kd_loss(name, student, teacher, rest[0], beta=rest[1]).item()
+    eye = torch.eye(student.shape[1], dtype=student.dtype)
+    return atkd.fused_kd_loss(name, student, eye, teacher, *(eye, rest[0]), beta=rest[1]).item()
+
+
+@settings(max_examples=25, deadline=None)
+@given(*SIZES, st.floats(0.02, 0.98), st.booleans())
+def test_divergences_are_positive_bounded_and_zero_only_when_equal(
+    n: int, v: int, seed: int, scale: float, beta: float, fused: bool
 ) -> None:
     student, teacher, targets = make(n, v, seed, scale)
-    for name, most in (
-        ("forward_kl", None),
-        ("reverse_kl", None),
-        ("jsd", math.log(2)),
-        ("tvd", 1),
-    ):
-        assert most is None or atkd.kd_loss(name, student, teacher, targets) <= most + 1e-12
-        assert atkd.kd_loss(name, student, teacher, targets) >= -1e-12
-        assert atkd.kd_loss(name, teacher, teacher, targets).abs() < 1e-12
-    swapped = atkd.kd_loss("forward_kl", teacher, student, targets)
-    assert atkd.kd_loss("reverse_kl", student, teacher, targets).item() == pytest.approx(
-        swapped.item(), rel=1e-12
-    )
+    entropy = -beta * math.log(beta) - (1 - beta) * math.log(1 - beta)
+    bounds = {"forward_kl": math.inf, "reverse_kl": math.inf, "jsd": entropy, "tvd": 1.0}
+    mild = teacher / scale
+    moved = mild.clone()
+    moved[0, 0] += 0.05
+    for name, most in bounds.items():
+        assert -1e-12 <= either(fused, name, student, teacher, targets, beta) <= most + 1e-12
+        assert abs(either(fused, name, teacher, teacher, targets, beta)) < 1e-12
+        assert abs(either(fused, name, teacher + 3, teacher, targets, beta)) < 1e-12
+        assert either(fused, name, moved, mild, targets, beta) > 1e-12
+
+
+@settings(max_examples=25, deadline=None)
+@given(*SIZES, st.floats(0.02, 0.98), st.booleans())
+def test_exchanging_teacher_and_student_exchanges_the_directions(
+    n: int, v: int, seed: int, scale: float, beta: float, fused: bool
+) -> None:
+    student, teacher, targets = make(n, v, seed, scale)
+    for one, two, other in (("reverse_kl", "forward_kl", beta), ("jsd", "jsd", 1 - beta)):
+        found = either(fused, one, student, teacher, targets, beta)
+        swapped = either(fused, two, teacher, student, targets, other)
+        assert found == pytest.approx(swapped, rel=1e-9, abs=1e-12)
