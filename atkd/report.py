@@ -83,7 +83,7 @@ def _disagreements(run: Path, frame: Any) -> list[str]:
     ours = estimates.estimates(loaded, [(((cell,), ()), "cell") for cell in loaded.rows])
     found = {(*(row[k] for k in estimates.KEYS), row["task"], row["metric"]): row for row in ours}
     out = []
-    means = frame[frame.metric.isin(list(estimates.METRICS))]
+    means = frame[frame.metric.isin(loaded.metrics())]
     for key, value in means.groupby([*estimates.KEYS, "task", "metric"]).value.mean().items():
         other = found[key]["value"] if key in found else None
         if other is None or abs(other - value) > 0.01:
@@ -154,9 +154,8 @@ def page(config: str, found: list[tables.Table], folder: Path, record: dict[str,
     parts += [f"<nav>{anchors}{answers}</nav>"]
     groups: dict[str, list[str]] = {name: [] for name in links[1:-1]}
     for name in by_name:
-        groups["scores" if name.startswith("main_") else name if name in groups else "more"] += [
-            name
-        ]
+        place = name if name in groups else "more"
+        groups["scores" if name.startswith(("main_", "rouge_l_")) else place] += [name]
     parts += ['<h2 id="figures">Figures</h2>', *(html_figure(folder, name) for name in drawn)]
     for name, members in groups.items():
         parts += [f'<h2 id="{name}">{name.capitalize()}</h2>']

@@ -63,7 +63,8 @@ def grid(
         values += ["" if found is None else text(found, about.digits) for text in texts]
         rows.append([arrow(cell), label(cell[3]), *values])
     heads = ["Model", "Method", *(named.get(c, c) for c in wide), "ATKD's gain", "Detectable"]
-    title = f"{FAMILIES.get(family, family)}: {about.title.lower()} ({config})"
+    what = about.title if about.title.isupper() else about.title.lower()
+    title = f"{FAMILIES.get(family, family)}: {what} ({config})"
     text = f"ATKD's gain: {named[last]} with ATKD minus without, in {about.unit}. {DETECTABLE}"
     kept = ["value", "low", "high", "detectable", "seeds", "documents"]
     data = wide.reset_index().merge(gains[kept].add_prefix("gain_"), "left", KEYS)
@@ -165,6 +166,15 @@ def published_table(path: str | Path, changes: pd.DataFrame, config: str) -> Tab
     return Table("published", "Known numbers of the paper", heads, rows, text, pd.DataFrame(frame))
 
 
+def _grids(scores: Scores) -> list[tuple[str, str, list[str]]]:
+    """Name, metric and columns of the tables that each family has."""
+    main = [c for c in scores.columns() if c in TASKS or c in AVERAGES]
+    answered = [c for c in main if c in AVERAGES["generation"] or c == "generation"]
+    shown = {"rouge_l": answered}
+    names = [("main" if m == "score" else m, m, shown.get(m, main)) for m in scores.metrics()]
+    return [*names, ("extra", "score", [c for c in scores.columns() if c not in main])]
+
+
 def build(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
     """All cells, all differences, and the tables made of them (controls first)."""
     import pandas as pd
@@ -172,12 +182,9 @@ def build(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
     cells = sorted(scores.rows, key=sort_key)
     frame = pd.DataFrame(estimates(scores, [(((cell,), ()), "cell") for cell in cells]))
     changes = pd.DataFrame(differences(scores), columns=[*frame, "detectable", *EXTRAS])
-    columns, config = scores.columns(), scores.config
-    main = [c for c in columns if c in TASKS or c in AVERAGES]
-    extra = [c for c in columns if c not in main]
+    config = scores.config
     found = [controls(changes, config), gain_table(changes, config)]
-    shown = [("main", "score", main), *((m, m, main) for m in METRICS if m != "score")]
-    for name, metric, tasks in (*shown, ("extra", "score", extra)):
+    for name, metric, tasks in _grids(scores):
         part = frame[(frame.metric == metric) & frame.task.isin(tasks)]
         for family, rows in part.groupby("family", sort=False):
             same = changes[(changes.kind == GAIN) & (changes.metric == metric)]

@@ -13,6 +13,14 @@ rule tables:
             caption="../report/main.rst",
             category="Scores",
         ),
+        rouge=report(
+            collect(
+                "<results>/tables/rouge_l_{family}.csv",
+                family=FAMILIES if (JUDGE or WORLD) and {*OPEN_TASKS} & {*scoring.GENERATION} else [],
+            ),
+            caption="../report/rouge_l.rst",
+            category="ROUGE-L",
+        ),
         bits=report(
             collect("<results>/tables/bits_per_byte_{family}.csv", family=FAMILIES),
             caption="../report/bits_per_byte.rst",
