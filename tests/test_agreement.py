@@ -83,6 +83,14 @@ def test_tables_appear_where_a_judge_ran(tmp_path: Path) -> None:
     assert names == ["judge_agreement", "judge_ratings"]
 
 
+def test_tables_say_how_many_documents_and_seeds(tmp_path: Path) -> None:
+    frame = documents(llm=True)
+    frame = frame[(frame.task != "koala") | (frame.document < "d")]
+    both, ratings = (parts[4][-1] for parts in table(frame, tmp_path))
+    assert both == "Documents: 13 (dolly 5, koala 3, unseen 5); seeds: 2."
+    assert ratings == "Documents: 8 (dolly 5, koala 3); seeds: 2."
+
+
 def test_ratings_by_hand() -> None:
     frame = documents(llm=True)
     found = agreement.ratings(frame)

@@ -16,7 +16,9 @@ rule tables:
         rouge=report(
             collect(
                 "<results>/tables/rouge_l_{family}.csv",
-                family=FAMILIES if (JUDGE or WORLD) and {*OPEN_TASKS} & {*scoring.GENERATION} else [],
+                family=(
+                    FAMILIES if (JUDGE or WORLD) and {*OPEN_TASKS} & {*scoring.GENERATION} else []
+                ),
             ),
             caption="../report/rouge_l.rst",
             category="ROUGE-L",
@@ -69,7 +71,7 @@ rule tables:
 rule secondary:
     input:
         scores=rules.scores.output.scores,
-        code=code("secondary_table"),
+        code=code("secondary_table", "estimates", "layout"),
     output:
         report(
             "<results>/tables/secondary.csv",
