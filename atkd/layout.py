@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUS = "\N{MINUS SIGN}"
-DETECTABLE = "Detectable: the smallest true difference that the comparison would find, two-sided "
-DETECTABLE += "5 %, power 80 %."
 
 
 def tex(text: str) -> str:
@@ -103,6 +101,15 @@ def notes(part: pd.DataFrame, metric: str, config: str) -> list[str]:
     if is_world(config):
         lines += ["(world): generated analogues of the paper's tasks, not the real sets."]
     return lines
+
+
+def detectable_note(part: pd.DataFrame) -> str:
+    """What the column Detectable is, over what, and that it is one comparison's alone."""
+    return (
+        "Detectable: the smallest true difference that the comparison would find over "
+        f"{either(part.over)}, two-sided 5 %, power 80 %; uncorrected, unlike p (Holm), so that a "
+        "verdict needs more."
+    )
 
 
 def counted(counts: Iterable[tuple[str, int]]) -> str:

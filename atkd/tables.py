@@ -31,7 +31,7 @@ from atkd.estimates import (
     sort_key,
 )
 from atkd.files import cli
-from atkd.layout import DETECTABLE, Table, arrow, notes, number, probability, signed
+from atkd.layout import Table, arrow, detectable_note, notes, number, probability, signed
 from atkd.stats import RELIABLE_SEEDS
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def grid(
     heads = ["Model", "Method", *(named.get(c, c) for c in wide), "ATKD's gain", "Detectable"]
     what = about.title if about.title.isupper() else about.title.lower()
     title = f"{FAMILIES.get(family, family)}: {what} ({config})"
-    text = f"ATKD's gain: {named[last]} with ATKD minus without, in {about.unit}. {DETECTABLE}"
+    text = f"ATKD's gain: {named[last]} with ATKD minus without, in {about.unit}. "
+    text += detectable_note(gains if len(gains) else frame)
     kept = ["value", "low", "high", "detectable", "seeds", "documents"]
     data = wide.reset_index().merge(gains[kept].add_prefix("gain_"), "left", KEYS)
     text += f" {IQM}" * bool(len(middle))
@@ -103,7 +104,7 @@ def _about_gains(part: pd.DataFrame, config: str) -> list[str]:
         *lines,
         "Gain: with ATKD less without, same documents and seeds, in points. Top rows average "
         "pairs, which are taken as given, document by document and seed by seed. "
-        f"{DETECTABLE} {IQM}",
+        f"{detectable_note(part)} {IQM}",
         "P(improvement): that a run with ATKD beats one without, every seed against every seed, "
         "ties half, averaged over tasks and pairs (Agarwal et al. 2021).",
         f"Primary family: the pooled gain of {tested} of the paper's {len(BASELINES)} baselines; "
@@ -126,7 +127,7 @@ def controls(changes: pd.DataFrame, config: str) -> Table:
         unsure = " (interval includes 0)" if row.low <= 0 <= row.high else ""
         numbers = [signed(row), number(row.detectable)]
         rows.append([family, row.kind, *numbers, row.mark + unsure])
-    text = [*notes(part, "score", config), DETECTABLE] if len(part) else []
+    text = [*notes(part, "score", config), detectable_note(part)] if len(part) else []
     title = f"Controls ({config}), average score"
     return Table("controls", title, heads, rows, [verdict(part), *text], part)
 
@@ -162,7 +163,7 @@ def published_table(path: str | Path, changes: pd.DataFrame, config: str) -> Tab
     text = ["Largest of several gains: its interval is not corrected for having been picked."]
     if config != "paper":
         text.append(f"The run ({config}) is not at the paper's scale: do not compare the sizes.")
-    text += [*notes(gains, "score", config), DETECTABLE] if len(gains) else []
+    text += [*notes(gains, "score", config), detectable_note(gains)] if len(gains) else []
     return Table("published", "Known numbers of the paper", heads, rows, text, pd.DataFrame(frame))
 
 
