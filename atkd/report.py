@@ -22,6 +22,13 @@ from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_js
 from atkd.webpage import frame
 
 SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
+COMMANDS = {
+    "html": "write index.html, and samples.html where there are samples",
+    "freeze": "copy a finished run's score files and provenance into a folder",
+    "redraw": "draw every table, every figure and index.html from score files alone",
+    "summary": "print what finished, whether the controls are in order, where the time went",
+    "samples": "write a page of what models answered",
+}
 KEY_HELP = "family/student/teacher/method/seed, - for none (default: the first pair's models)"
 MINIATURE = (
     "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. "
@@ -232,8 +239,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m atkd.report", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("html", "freeze", "redraw", "summary", "samples"):
-        one = commands.add_parser(name)
+    for name, about in COMMANDS.items():
+        one = commands.add_parser(name, help=about, description=about)
         one.add_argument(
             "--run", required=True, type=Path, help="results/<config>, or a frozen one"
         )

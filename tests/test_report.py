@@ -110,6 +110,18 @@ def test_command_line(
     assert json.dumps(report.gather(run))
 
 
+def test_help_says_what_each_command_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([], ["freeze"]):
+        monkeypatch.setattr("sys.argv", ["report", *arguments, "--help"])
+        with pytest.raises(SystemExit):
+            report.main()
+        shown = " ".join(capsys.readouterr().out.split())
+        for name in arguments or report.COMMANDS:
+            assert report.COMMANDS[name] in shown
+
+
 def test_the_page_leaves_other_outputs_alone(run: Path) -> None:
     """Tables and figures belong to their own rules: the page must not touch them."""
     report.redraw(run)
