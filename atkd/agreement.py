@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atkd.estimates import AVERAGES, DOCUMENT_COLUMNS, KEYS, label, read_csv, sort_key, task_label
+from atkd.layout import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +96,16 @@ def shown(value: float, digits: int) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
 
 
+def rated_part(documents: pd.DataFrame) -> str:
+    """What the judge rated: documents per task, and the number of seeds."""
+    rated = documents[documents.metric == JUDGE]
+    counts = rated.groupby("task").document.nunique()
+    known = [task for task in AVERAGES["generation"] if task in counts]
+    known += sorted(set(counts.index) - set(known))
+    seeds = rated.run.str.rpartition("/")[2].nunique()
+    return f"{counted((task, int(counts[task])) for task in known)}; seeds: {seeds}."
+
+
 def agreement_table(documents: pd.DataFrame, config: str) -> tuple[Any, ...]:
     """The parts of a table: name, title, heads, rows, notes, data."""
     import pandas as pd
@@ -111,7 +122,8 @@ def agreement_table(documents: pd.DataFrame, config: str) -> tuple[Any, ...]:
         rows.append([*names, str(row.answers), first, second, str(row.runs), third, fourth])
     notes = [
         "Correlation over single answers, all models and seeds pooled, and over the models' means "
-        f"(each seed its own model). A dash: fewer than {LEAST} points, or all the same."
+        f"(each seed its own model). A dash: fewer than {LEAST} points, or all the same.",
+        rated_part(documents),
     ]
     return "judge_agreement", f"Agreement of the judge ({config})", heads, rows, notes, frame
 
@@ -132,7 +144,8 @@ def ratings_table(documents: pd.DataFrame, config: str) -> tuple[Any, ...]:
         "Ratings from 1 to 10 of the answer and of the reference, all generation sets pooled. "
         "Score: 100 x sum of the answers' / sum of the references'. Mean difference and wins: the "
         "answer against the reference. Order effect: points that standing first is worth (dash: "
-        "one order asked). Answers with a reply that could not be read are left out."
+        "one order asked). Answers with a reply that could not be read are left out.",
+        rated_part(documents[documents.task.isin(AVERAGES["generation"])]),
     ]
     return "judge_ratings", f"Ratings by a language model ({config})", heads, rows, notes, frame
 

@@ -80,7 +80,7 @@ def _seed_means(scores: Scores, cells: set[Cell]) -> dict[tuple[Cell, str, str],
     return {
         (cell, metric, task): found.seed_means
         for cell in cells
-        for metric in METRICS
+        for metric in scores.metrics()
         for task, found in parts(scores, metric, ((cell,), ())).items()
         if found is not None
     }

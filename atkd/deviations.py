@@ -11,7 +11,7 @@ from typing import Any
 
 from atkd.estimates import Contrast, Scores, estimates, label, load, sort_key
 from atkd.files import InputError, cli
-from atkd.layout import DETECTABLE, MINUS, Table, number
+from atkd.layout import MINUS, Table, detectable_note, number
 from atkd.released import SWITCHES
 
 COLUMNS = {"generation": "Generation", "understanding": "Understanding", "average": "Average"}
@@ -72,7 +72,7 @@ def _notes(data: Any, config: str) -> list[str]:
         f"{seeds} seed(s), {documents} documents; 95 % intervals over {data.over.iloc[0]}, one by "
         f"one and uncorrected: of {len(data)}, {outside} exclude 0 (*), and about "
         f"{0.05 * len(data):.0f} would by chance.",
-        f"Configuration {config}. Teachers are the same on both sides. {DETECTABLE}",
+        f"Configuration {config}. Teachers are the same on both sides. {detectable_note(data)}",
     ]
 
 

@@ -51,6 +51,9 @@ METRICS = {
         True,
         "Score in percent, higher is better",
     ),
+    "rouge_l": Metric(
+        "ROUGE-L", "points", 2, True, "ROUGE-L F in percent (no stemmer), higher is better."
+    ),
     "bits_per_byte": Metric(
         "Bits per byte", "bits", 3, False, "Bits per byte of the reference, lower is better."
     ),
@@ -122,6 +125,12 @@ class Scores:
         means = {name: tasks for name, tasks in means.items() if tasks}
         tasks = means.get("average", []) + sorted(found - set(TASKS))
         return {t: [t] for t in tasks} | means
+
+    def metrics(self) -> list[str]:
+        """What to estimate; ROUGE-L only beside a judge, for else it is the score itself."""
+        own = SCORED["rouge_l"]
+        other = any(m == "rouge_l" and self.scored[task] != own for task, m in self.values)
+        return [name for name in METRICS if other or name != "rouge_l"]
 
 
 def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
@@ -234,7 +243,7 @@ def estimates(scores: Scores, wanted: Iterable[Contrast]) -> list[dict[str, Any]
     import numpy as np
 
     rows = []
-    for (sides, kind), metric in itertools.product(wanted, METRICS):
+    for (sides, kind), metric in itertools.product(wanted, scores.metrics()):
         found = parts(scores, metric, sides)
         for column, tasks in scores.columns().items():
             known = [found[task] for task in tasks]

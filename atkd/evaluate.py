@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 TASK_FILES = Path(__file__).parent / "tasks"
-BITS, OPTIONS = "bits_per_byte", "options"
+BITS, OPTIONS, GROUPED = "bits_per_byte", "options", "grouped_match"
 
 
 class Likelihood(NamedTuple):
@@ -190,7 +190,8 @@ def build_tasks(prompts: Path, names: list[str], eos: str) -> dict[str, Any]:
         if not path.is_file():
             raise InputError(f"{path}: prompt file not found, expected one per task")
         first = next(read_jsonl(path))
-        files = {name: scoring.primary(name), f"{name}_bits": BITS}
+        own = GROUPED if name in scoring.OVER_GROUPS else scoring.primary(name)
+        files = {name: own, f"{name}_bits": BITS}
         files |= {f"{name}_options": OPTIONS} if "options" in first else {}
         for task, file in files.items():
             config = load_yaml(TASK_FILES / f"{file}.yaml")

@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 COLUMNS = ("family", "student", "teacher", "method", "seed", "reference", "task", "kl_bits")
-COLUMNS += ("agreement", "entropy_bits", "tokens", "documents")
+COLUMNS += ("agreement", "entropy_bits", "tokens", "documents", "left_out")
 TASKS = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
 TRUTH = "truth"
 TILE = 2**23  # logits held at once: positions x vocabulary
@@ -168,7 +168,22 @@ def rows_of(names: Row, values: Sequence[Tensor], texts: Sequence[Text]) -> Iter
         means = [float(part[at].mean()) for part in (kl_N, 100 * same_N, entropy_N)]
         shown = dict(zip(COLUMNS[7:10], (f"{mean:.6f}" for mean in means), strict=True))
         count = sum(text.task == task for text in texts)
-        yield names | {"task": task, "tokens": len(at), "documents": count} | shown
+        yield (
+            names | {"task": task, "tokens": len(at), "documents": count} | shown | {"left_out": 0}
+        )
+
+
+def truth_rows(names: Row, seen: View, texts: Sequence[Text]) -> Iterator[Row]:
+    """One row per task against the truth; a reference outside its grammar is left out, counted."""
+    import torch
+
+    kept = [text for text in texts if text.truth]
+    inside_N = torch.tensor([bool(text.truth) for text in texts for _ in text.response])
+    part = replace(seen, hidden_Nd=seen.hidden_Nd[inside_N])
+    values = compare_truth([chances for text in kept for chances in text.truth], part)
+    for row in rows_of(names | {"reference": TRUTH}, values, kept):
+        outside = sum(text.task == row["task"] and not text.truth for text in texts)
+        yield row | {"left_out": outside}
 
 
 def fidelity(
@@ -184,8 +199,6 @@ def fidelity(
         tokenizer = tokens.open_tokenizer({"folder": str(folder)}, run.split("/")[0])
     stage.ready()
     texts = read_texts(data, prompts, tokenizer, settings)
-    truth = [chances for text in texts for chances in text.truth]
-    known = len(truth) == sum(len(text.response) for text in texts)
     teachers: dict[str, View] = {}
     made: list[Row] = []
     for run in sorted(folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
@@ -197,8 +210,8 @@ def fidelity(
             for name in teachers if names["teacher"] == "-" else [names["teacher"]]:
                 values = compare(teachers[name], seen)
                 made += rows_of(names | {"reference": name}, values, texts)
-        if known:
-            made += rows_of(names | {"reference": TRUTH}, compare_truth(truth, seen), texts)
+        if any(text.truth for text in texts):
+            made += truth_rows(names, seen, texts)
     return made
 
 

@@ -188,7 +188,8 @@ GAINS = (
 FOREST = (
     "ATKD's gain on the average score, with 95 % intervals. Diamond: the mean over pairs, one test "
     "per baseline, and its verdict (Holm-corrected; undecided below three seeds). Grey: gains too "
-    "small for it to find (two-sided 5 %, power 80 %). Thin: single pairs, exploratory."
+    "small for it to find (two-sided 5 %, uncorrected, power 80 %). Thin: single pairs, "
+    "exploratory."
 )
 
 

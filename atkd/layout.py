@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUS = "\N{MINUS SIGN}"
-DETECTABLE = "Detectable: the smallest true difference that the comparison would find, two-sided "
-DETECTABLE += "5 %, power 80 %."
 
 
 def tex(text: str) -> str:
@@ -89,9 +88,8 @@ def probability(value: float) -> str:
 def notes(part: pd.DataFrame, metric: str, config: str) -> list[str]:
     """What every table must say: metric, direction, documents, seeds, what intervals cover."""
     counts = part[part.tasks == 1].groupby("task", sort=False).documents.max()
-    sizes = ", ".join(f"{task} {n}" for task, n in counts.items())
-    total = f"{counts.sum()} ({sizes})" if sizes else str(part.documents.max())
-    about = f"Documents: {total}; seeds: {either(part.seeds)}. "
+    total = counted(counts.items()) or f"Documents: {part.documents.max()}"
+    about = f"{total}; seeds: {either(part.seeds)}. "
     about += f"Intervals: 95 %, over {either(part.over)}."
     if part.seeds.between(2, RELIABLE_SEEDS - 1).any():
         about += " With two seeds such an interval covers 92 to 97 %."
@@ -103,6 +101,22 @@ def notes(part: pd.DataFrame, metric: str, config: str) -> list[str]:
     if is_world(config):
         lines += ["(world): generated analogues of the paper's tasks, not the real sets."]
     return lines
+
+
+def detectable_note(part: pd.DataFrame) -> str:
+    """What the column Detectable is, over what, and that it is one comparison's alone."""
+    return (
+        "Detectable: the smallest true difference that the comparison would find over "
+        f"{either(part.over)}, two-sided 5 %, power 80 %; uncorrected, unlike p (Holm), so that a "
+        "verdict needs more."
+    )
+
+
+def counted(counts: Iterable[tuple[str, int]]) -> str:
+    """Each task's number of documents and their sum; nothing for no tasks."""
+    found = dict(counts)
+    sizes = ", ".join(f"{task} {n}" for task, n in found.items())
+    return f"Documents: {sum(found.values())} ({sizes})" if sizes else ""
 
 
 def either(values: Any) -> str:

@@ -22,6 +22,13 @@ from atkd.files import InputError, atomic_path, cli, read_json, sha256, write_js
 from atkd.webpage import frame
 
 SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
+COMMANDS = {
+    "html": "write index.html, and samples.html where there are samples",
+    "freeze": "copy a finished run's score files and provenance into a folder",
+    "redraw": "draw every table, every figure and index.html from score files alone",
+    "summary": "print what finished, whether the controls are in order, where the time went",
+    "samples": "write a page of what models answered",
+}
 KEY_HELP = "family/student/teacher/method/seed, - for none (default: the first pair's models)"
 MINIATURE = (
     "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. "
@@ -83,7 +90,7 @@ def _disagreements(run: Path, frame: Any) -> list[str]:
     ours = estimates.estimates(loaded, [(((cell,), ()), "cell") for cell in loaded.rows])
     found = {(*(row[k] for k in estimates.KEYS), row["task"], row["metric"]): row for row in ours}
     out = []
-    means = frame[frame.metric.isin(list(estimates.METRICS))]
+    means = frame[frame.metric.isin(loaded.metrics())]
     for key, value in means.groupby([*estimates.KEYS, "task", "metric"]).value.mean().items():
         other = found[key]["value"] if key in found else None
         if other is None or abs(other - value) > 0.01:
@@ -154,9 +161,8 @@ def page(config: str, found: list[tables.Table], folder: Path, record: dict[str,
     parts += [f"<nav>{anchors}{answers}</nav>"]
     groups: dict[str, list[str]] = {name: [] for name in links[1:-1]}
     for name in by_name:
-        groups["scores" if name.startswith("main_") else name if name in groups else "more"] += [
-            name
-        ]
+        place = name if name in groups else "more"
+        groups["scores" if name.startswith(("main_", "rouge_l_")) else place] += [name]
     parts += ['<h2 id="figures">Figures</h2>', *(html_figure(folder, name) for name in drawn)]
     for name, members in groups.items():
         parts += [f'<h2 id="{name}">{name.capitalize()}</h2>']
@@ -233,8 +239,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m atkd.report", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("html", "freeze", "redraw", "summary", "samples"):
-        one = commands.add_parser(name)
+    for name, about in COMMANDS.items():
+        one = commands.add_parser(name, help=about, description=about)
         one.add_argument(
             "--run", required=True, type=Path, help="results/<config>, or a frozen one"
         )

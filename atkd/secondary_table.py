@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from atkd.estimates import AVERAGES, FAMILIES, KEYS, is_world, label, read_csv, sort_key
 from atkd.files import cli
-from atkd.layout import Table
+from atkd.layout import Table, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def build(path: str | Path) -> list[Table]:
     """The table of a scores.csv, or none where it holds no secondary metric but bits per byte."""
     import pandas as pd
 
-    scores = read_csv(path, ["config", *KEYS, "seed", "task", "metric", "value"])
+    scores = read_csv(path, ["config", *KEYS, "seed", "task", "metric", "value", "n"])
     if not set(scores.metric) & (set(SHOWN) - {"bits_per_byte"}):
         return []
     found, config = means(scores), str(scores.config[0])
@@ -81,11 +81,18 @@ def build(path: str | Path) -> list[Table]:
             rows.append([title, f"{model} {label(cell[3])}", *shown])
             data.append({"split_by": teacher} | dict(zip(KEYS, cell, strict=True)) | values)
     heads = ["Teacher", "Model", *(head for head, *_ in SHOWN.values())]
-    seeds = ", ".join(map(str, sorted(set(scores.seed))))
-    text = [*NOTES, f"Plain means over tasks and seeds ({seeds}), without intervals: descriptive."]
+    text = [*NOTES, f"{_documents(scores)} Plain means over tasks and seeds, without intervals."]
     text += ["(world): generated analogues of the paper's tasks."] if is_world(config) else []
     title = f"Secondary metrics ({config})"
     return [Table("secondary", title, heads, rows, text, pd.DataFrame(data))]
+
+
+def _documents(scores: pd.DataFrame) -> str:
+    """Documents per task (those that any metric shown has), and the number of seeds."""
+    part = scores[scores.metric.str.partition("@")[0].isin(SHOWN)]
+    counts = part.groupby("task").n.max()
+    sizes = [(task, int(counts[task])) for task in AVERAGES["average"] if task in counts]
+    return f"{counted(sizes)}; seeds: {scores.seed.nunique()}."
 
 
 def draw(scores: str | Path, output: str | Path) -> list[Table]:

@@ -31,7 +31,7 @@ from atkd.estimates import (
     sort_key,
 )
 from atkd.files import cli
-from atkd.layout import DETECTABLE, Table, arrow, notes, number, probability, signed
+from atkd.layout import Table, arrow, detectable_note, notes, number, probability, signed
 from atkd.stats import RELIABLE_SEEDS
 
 if TYPE_CHECKING:
@@ -63,8 +63,10 @@ def grid(
         values += ["" if found is None else text(found, about.digits) for text in texts]
         rows.append([arrow(cell), label(cell[3]), *values])
     heads = ["Model", "Method", *(named.get(c, c) for c in wide), "ATKD's gain", "Detectable"]
-    title = f"{FAMILIES.get(family, family)}: {about.title.lower()} ({config})"
-    text = f"ATKD's gain: {named[last]} with ATKD minus without, in {about.unit}. {DETECTABLE}"
+    what = about.title if about.title.isupper() else about.title.lower()
+    title = f"{FAMILIES.get(family, family)}: {what} ({config})"
+    text = f"ATKD's gain: {named[last]} with ATKD minus without, in {about.unit}. "
+    text += detectable_note(gains if len(gains) else frame)
     kept = ["value", "low", "high", "detectable", "seeds", "documents"]
     data = wide.reset_index().merge(gains[kept].add_prefix("gain_"), "left", KEYS)
     text += f" {IQM}" * bool(len(middle))
@@ -102,7 +104,7 @@ def _about_gains(part: pd.DataFrame, config: str) -> list[str]:
         *lines,
         "Gain: with ATKD less without, same documents and seeds, in points. Top rows average "
         "pairs, which are taken as given, document by document and seed by seed. "
-        f"{DETECTABLE} {IQM}",
+        f"{detectable_note(part)} {IQM}",
         "P(improvement): that a run with ATKD beats one without, every seed against every seed, "
         "ties half, averaged over tasks and pairs (Agarwal et al. 2021).",
         f"Primary family: the pooled gain of {tested} of the paper's {len(BASELINES)} baselines; "
@@ -125,7 +127,7 @@ def controls(changes: pd.DataFrame, config: str) -> Table:
         unsure = " (interval includes 0)" if row.low <= 0 <= row.high else ""
         numbers = [signed(row), number(row.detectable)]
         rows.append([family, row.kind, *numbers, row.mark + unsure])
-    text = [*notes(part, "score", config), DETECTABLE] if len(part) else []
+    text = [*notes(part, "score", config), detectable_note(part)] if len(part) else []
     title = f"Controls ({config}), average score"
     return Table("controls", title, heads, rows, [verdict(part), *text], part)
 
@@ -161,8 +163,17 @@ def published_table(path: str | Path, changes: pd.DataFrame, config: str) -> Tab
     text = ["Largest of several gains: its interval is not corrected for having been picked."]
     if config != "paper":
         text.append(f"The run ({config}) is not at the paper's scale: do not compare the sizes.")
-    text += [*notes(gains, "score", config), DETECTABLE] if len(gains) else []
+    text += [*notes(gains, "score", config), detectable_note(gains)] if len(gains) else []
     return Table("published", "Known numbers of the paper", heads, rows, text, pd.DataFrame(frame))
+
+
+def _grids(scores: Scores) -> list[tuple[str, str, list[str]]]:
+    """Name, metric and columns of the tables that each family has."""
+    main = [c for c in scores.columns() if c in TASKS or c in AVERAGES]
+    answered = [c for c in main if c in AVERAGES["generation"] or c == "generation"]
+    shown = {"rouge_l": answered}
+    names = [("main" if m == "score" else m, m, shown.get(m, main)) for m in scores.metrics()]
+    return [*names, ("extra", "score", [c for c in scores.columns() if c not in main])]
 
 
 def build(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
@@ -172,12 +183,9 @@ def build(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
     cells = sorted(scores.rows, key=sort_key)
     frame = pd.DataFrame(estimates(scores, [(((cell,), ()), "cell") for cell in cells]))
     changes = pd.DataFrame(differences(scores), columns=[*frame, "detectable", *EXTRAS])
-    columns, config = scores.columns(), scores.config
-    main = [c for c in columns if c in TASKS or c in AVERAGES]
-    extra = [c for c in columns if c not in main]
+    config = scores.config
     found = [controls(changes, config), gain_table(changes, config)]
-    shown = [("main", "score", main), *((m, m, main) for m in METRICS if m != "score")]
-    for name, metric, tasks in (*shown, ("extra", "score", extra)):
+    for name, metric, tasks in _grids(scores):
         part = frame[(frame.metric == metric) & frame.task.isin(tasks)]
         for family, rows in part.groupby("family", sort=False):
             same = changes[(changes.kind == GAIN) & (changes.metric == metric)]

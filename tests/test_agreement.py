@@ -83,6 +83,14 @@ def test_tables_appear_where_a_judge_ran(tmp_path: Path) -> None:
     assert names == ["judge_agreement", "judge_ratings"]
 
 
+def test_tables_say_how_many_documents_and_seeds(tmp_path: Path) -> None:
+    frame = documents(llm=True)
+    frame = frame[(frame.task != "koala") | (frame.document < "d")]
+    both, ratings = (parts[4][-1] for parts in table(frame, tmp_path))
+    assert both == "Documents: 13 (dolly 5, koala 3, unseen 5); seeds: 2."
+    assert ratings == "Documents: 8 (dolly 5, koala 3); seeds: 2."
+
+
 def test_ratings_by_hand() -> None:
     frame = documents(llm=True)
     found = agreement.ratings(frame)
@@ -98,16 +106,20 @@ def test_ratings_by_hand() -> None:
 
 
 def judged_run(folder: Path, llm: bool) -> Path:
-    """A run of one family in which koala has a judge whose ratings turn ROUGE-L around."""
+    """A run of one family in which a judge rated koala."""
     write_run(folder, families=("opt",), documents=6, tasks=("koala", "bbh"))
+    judge_of(folder, llm).to_csv(folder / "documents.csv.gz", index=False)
+    return folder
+
+
+def judge_of(folder: Path, llm: bool) -> pd.DataFrame:
+    """A run's documents with a judge whose ratings turn ROUGE-L around."""
     frame = pd.read_csv(folder / "documents.csv.gz")
     rated = frame[frame.metric == "rouge_l"].assign(metric="judge")
     rated["value"] = 100 - rated.value
     if llm:
         rated["numerator"], rated["denominator"], rated["value"] = rated.value / 10, 10.0, math.nan
-    frame = pd.concat([frame, rated])
-    frame.to_csv(folder / "documents.csv.gz", index=False)
-    return folder
+    return pd.concat([frame, rated])
 
 
 @pytest.mark.parametrize("llm", [False, True])
@@ -126,3 +138,29 @@ def test_scores_are_the_judges_where_one_ran_and_tables_say_so(llm: bool, tmp_pa
     said = "a language model's rating (100 x" if llm else "the exact judge's rating (percent of 10"
     assert said in notes and "ROUGE-L" not in notes and "prefix match for MMLU" in notes
     assert koala.low.lt(koala.value).all() and ("judge_ratings" in found) == llm
+
+
+@pytest.mark.parametrize("llm", [False, True])
+def test_rouge_l_is_told_beside_a_judge_with_gains_and_intervals(llm: bool, tmp_path: Path) -> None:
+    write_run(tmp_path, families=("opt",), documents=6, tasks=("koala", "bbh", "unseen"))
+    plain = tables.draw(tmp_path / "plain", scores=tmp_path / "scores.csv",
+                        documents=tmp_path / "documents.csv.gz")  # fmt: skip
+    assert not any("rouge_l" in table.name for table in plain)  # it is the score itself
+    frame, rouge = judge_of(tmp_path, llm), pd.read_csv(tmp_path / "plain/estimates.csv")
+    frame.to_csv(tmp_path / "documents.csv.gz", index=False)
+    found = {t.name: t for t in tables.draw(tmp_path / "t", scores=tmp_path / "scores.csv",
+                                            documents=tmp_path / "documents.csv.gz")}  # fmt: skip
+    table = found["rouge_l_opt"]
+    assert table.title == "OPT: ROUGE-L (world)"
+    assert table.heads[2:4] == ["Koala (world)", "Generation (1 of 5 tasks)"]
+    assert table.heads[4:] == ["ATKD's gain", "Detectable"]
+    assert "ROUGE-L F in percent" in table.notes[0] and "koala 6" in table.notes[1]
+    keys = [*estimates.KEYS, "task"]
+    cells = pd.read_csv(tmp_path / "t/estimates.csv").query("metric == 'rouge_l'")
+    both = cells.merge(rouge[rouge.metric == "score"], on=keys, suffixes=("", "_score"))
+    shown = both[both.task == "koala"]
+    assert len(shown) == 11 and np.allclose(shown.value, shown.value_score)
+    assert np.allclose(shown.low, shown.low_score) and set(shown.high - shown.low > 0) == {True}
+    gains = pd.read_csv(tmp_path / "t/rouge_l_opt.csv").dropna(subset="gain_value")
+    assert len(gains) == 3 and (gains.gain_low < gains.gain_high).all()
+    assert sum("[" in cell for row in table.rows for cell in row or ()) == 3

@@ -85,7 +85,7 @@ ALLOWED = {
     "endpoint": {"ledger"},
     "verdicts": {"scoring"},
     "judge": {"endpoint", "grading", "ledger", "scoring", "verdicts"},
-    "agreement": {"estimates"},
+    "agreement": {"estimates", "layout"},
     "claims": {"stats"},
     "plan": set(),
     "estimates": {"stats"},

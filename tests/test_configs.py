@@ -51,6 +51,7 @@ def test_lab_dry_run(checkout: Path, snakemake: Snakemake, tmp_path: Path) -> No
     done = snakemake(checkout, *lab, "--config", f"data_root={tmp_path}")
     assert done.returncode == 0, done.stdout
     assert re.search(r"^student +9$", done.stdout, re.M)
+    assert "tables/main_opt.csv" in done.stdout and "tables/rouge_l_" not in done.stdout
 
 
 def test_lab_tokenizers_are_the_real_ones(root: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from atkd import data, evaluate, generation, models, prompts, scoring, tokens
-from atkd.files import InputError, read_json, read_jsonl, write_jsonl
+from atkd.files import InputError, read_json, read_jsonl, write_json, write_jsonl
 from atkd.provenance import Stage
 
 FAMILIES = ("opt", "pythia", "llama")
@@ -110,6 +110,39 @@ def same_as_lm_evals(samples: Path) -> None:
             assert row["value"] == pytest.approx(found[name].pop(metric), abs=1e-3)
     left = [metric for metrics in found.values() for metric in metrics]
     assert all(metric.endswith("_stderr") for metric in left), "a number of lm-eval's is not ours"
+
+
+def test_uneven_groups_with_right_answers(tmp_path: Path) -> None:
+    """BBH's subtasks weigh alike, however many documents each has, in lm-eval's number too."""
+    from lm_eval.api.model import LM
+
+    tokenizer = tokens.train_tokenizer("opt", CORPUS, 320)
+    rows = [{"id": f"b-{n}", "task": "few" if n < 3 else "many", "input": f"In {n}", "target": "B"}
+            for n in range(9)]  # fmt: skip
+    made, _ = prompts.build("bbh", rows, tokenizer, {"shots": {"bbh": 1}, "context": CONTEXT})
+    write_jsonl(tmp_path / "prompts/bbh.jsonl", made)
+    right = {row["prompt"] for row in made if row["group"] == "few" or row["id"] == "b-5"}
+
+    class Knowing(LM):
+        def generate_until(self, requests: list[Any]) -> list[Any]:
+            found = [evaluate.Answer(" B" if r.args[0] in right else "C") for r in requests]
+            for answer in found:
+                answer.entropy, answer.steps = 1.0, 1
+            return found
+
+        def loglikelihood(self, requests: list[Any]) -> list[Any]:
+            return [evaluate.Likelihood(-math.log(2), True, [1.0]) for _ in requests]
+
+        loglikelihood_rolling = loglikelihood
+
+    lm = Knowing()
+    lm.tokenizer = tokenizer
+    samples, numbers = evaluate.run_tasks(lm, tmp_path / "prompts", ["bbh"])
+    assert len(samples["bbh"]) == 7
+    assert numbers["results"]["bbh"]["prefix_match"] == pytest.approx(100 * (1 + 1 / 5) / 2)
+    write_jsonl(tmp_path / "samples/bbh.jsonl", samples["bbh"])
+    write_json(tmp_path / "samples/lm_eval.json", numbers)
+    same_as_lm_evals(tmp_path / "samples")
 
 
 def test_the_real_tasks(tmp_path: Path) -> None:

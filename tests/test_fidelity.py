@@ -133,6 +133,31 @@ def test_batches_and_tiles_change_nothing(places: Any, monkeypatch: pytest.Monke
     assert found(places, documents=2)[RUNS[2], "1b"]["documents"] == 2
 
 
+def test_a_reference_outside_the_grammar_is_left_out_and_counted(
+    places: Any, tmp_path: Path
+) -> None:
+    folder, tokenizer, prompts_made = places
+    rows = [json.loads(line) for line in (folder / "data/dolly.jsonl").read_text().splitlines()]
+    stranger = prompts_made[3] | dict.fromkeys(("target", "response"), "Bob lives in Rome.")
+    rest = [*prompts_made[:3], *prompts_made[4:]]
+    for name, asked in (("with", [*prompts_made[:3], stranger, *prompts_made[4:]]), ("no", rest)):
+        for run in RUNS:
+            (tmp_path / name / run).parent.mkdir(parents=True)
+            (tmp_path / name / run).symlink_to(folder / run)
+        write_jsonl(tmp_path / name / "prompts/dolly.jsonl", asked)
+        write_jsonl(tmp_path / name / "data/dolly.jsonl", rows)
+    whole, others = (found((tmp_path / name, tokenizer, rest)) for name in ("with", "no"))
+    assert whole.keys() == others.keys()
+    for (run, reference), row in whole.items():
+        true = reference == "truth"
+        assert (row["documents"], row["left_out"]) == ((6, 1) if true else (7, 0))
+        if true:
+            other = others[run, reference]
+            assert other["left_out"] == 0 and row["tokens"] == other["tokens"]
+            for name in ("kl_bits", "agreement", "entropy_bits"):
+                assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-5)
+
+
 def test_without_grammars_there_is_no_truth(places: Any, tmp_path: Path) -> None:
     folder = places[0]
     rows = [json.loads(line) for line in (folder / "data/dolly.jsonl").read_text().splitlines()]

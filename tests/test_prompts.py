@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atkd import data, prompts, tokens
+from atkd import data, prompts, tokens, world
 from atkd.files import InputError, read_json, read_jsonl, sha256, write_json, write_jsonl
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -77,6 +77,18 @@ def tokenizer() -> Any:
 def test_golden(task: str, tokenizer: Any, tmp_path: Path) -> None:
     made, _ = prompts.build(task, ROWS[task](), tokenizer, {"shots": SHOTS, "context": 2048})
     path = GOLDEN / f"prompts_{task}.jsonl"
+    if os.environ.get("ATKD_UPDATE_GOLDEN"):
+        write_jsonl(path, made)
+    assert made == list(read_jsonl(path)), "set ATKD_UPDATE_GOLDEN=1 if the change is meant"
+
+
+def test_golden_of_the_world(tokenizer: Any) -> None:
+    """The first prompts of each of the eight tasks, with the default shots, of a small world."""
+    sizes = {"pretrain": 1, "train": 1, "items": 2, "understanding_items": 6, "subtask_items": 1}
+    found = world.generate(sizes, seed=1).tasks
+    made = [{"task": task} | row for task in data.TASKS
+            for row in prompts.build(task, found[task], tokenizer, {})[0][:2]]  # fmt: skip
+    path = GOLDEN / "prompts_world.jsonl"
     if os.environ.get("ATKD_UPDATE_GOLDEN"):
         write_jsonl(path, made)
     assert made == list(read_jsonl(path)), "set ATKD_UPDATE_GOLDEN=1 if the change is meant"
@@ -186,6 +198,19 @@ def test_command_line(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.Monkey
     assert made == wanted
 
 
+PUBLISHED = {"dolly": 500, "selfinst": 242, "vicuna": 80, "koala": 180, "wizardlm": 218}
+PUBLISHED |= {"mmlu": 14_042, "drop": 5_928, "bbh": 6_430}
+
+
+def test_the_configurations_page_states_the_pinned_counts() -> None:
+    pins = read_json(GOLDEN / "real_prompts.json")["all shots"]
+    assert {task: pin["documents"] for task, pin in pins.items()} == PUBLISHED
+    page = (GOLDEN.parents[1] / "config/README.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith("Whole, they give")]
+    for task, count in PUBLISHED.items():
+        assert f"{task} {count:,}" in line.lower()
+
+
 @pytest.fixture(scope="module")
 def real_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """The real tasks' rows from the data root."""
@@ -215,9 +240,7 @@ def test_real_counts_and_texts(real_rows: dict[str, Any]) -> None:
         lines = (json.dumps([i.id, i.group, i.prompt(shots), i.target]) + "\n" for i in items)
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         found[task] = {"documents": len(items), "sha256": digest}
-    published = {"dolly": 500, "selfinst": 242, "vicuna": 80, "koala": 180, "wizardlm": 218}
-    published |= {"mmlu": 14_042, "drop": 5_928, "bbh": 6_430}
-    assert {task: counts["documents"] for task, counts in found.items()} == published
+    assert {task: counts["documents"] for task, counts in found.items()} == PUBLISHED
     pinned("all shots", found)
 
 

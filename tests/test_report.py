@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_agreement import judge_of
 from test_browser import write_samples
 from test_tables import write_run
 
@@ -61,6 +62,19 @@ def test_freeze_refuses_scores_that_documents_do_not_give(run: Path, tmp_path: P
         report.freeze(run, tmp_path / "frozen")
 
 
+@pytest.mark.parametrize("judge", [False, True])
+def test_rouge_l_is_among_the_scores_where_a_judge_ran(run: Path, judge: bool) -> None:
+    text = (run / "scores.csv").read_text()
+    lines = [line for line in text.splitlines(keepends=True) if ",koala,score," in line]
+    write_text(run / "scores.csv", text + "".join(lines).replace(",score,", ",rouge_l,"))
+    if judge:
+        judge_of(run, llm=False).to_csv(run / "documents.csv.gz", index=False)
+    assert not any("/rouge_l:" in lack for lack in report.missing(run))
+    report.redraw(run)
+    scores = (run / "index.html").read_text().split('<h2 id="scores">')[1].split("<h2")[0]
+    assert ("LLaMA: ROUGE-L" in scores) == judge
+
+
 def test_text_is_escaped() -> None:
     table = tables.Table("x", "<b>", ["<i>", "&"], [["<script>", "a|b"], None], ["<u>"], None)
     page = report.html_table(table)
@@ -94,6 +108,18 @@ def test_command_line(
     report.main()
     assert "where the time went" in capsys.readouterr().out
     assert json.dumps(report.gather(run))
+
+
+def test_help_says_what_each_command_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([], ["freeze"]):
+        monkeypatch.setattr("sys.argv", ["report", *arguments, "--help"])
+        with pytest.raises(SystemExit):
+            report.main()
+        shown = " ".join(capsys.readouterr().out.split())
+        for name in arguments or report.COMMANDS:
+            assert report.COMMANDS[name] in shown
 
 
 def test_the_page_leaves_other_outputs_alone(run: Path) -> None:

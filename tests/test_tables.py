@@ -198,6 +198,16 @@ def test_seeds_make_the_interval_one_over_both(tmp_path: Path) -> None:
     assert set(gains.seeds) == {3}
 
 
+@pytest.mark.parametrize(("seeds", "over"), [(1, "documents only"), (3, "seeds and documents")])
+def test_what_detectable_covers_is_said(seeds: int, over: str, tmp_path: Path) -> None:
+    options = {"families": ("opt",), "documents": 4, "tasks": ("koala", "bbh")}
+    found = drawn(write_run(tmp_path, seeds=seeds, **options), tmp_path / "tables")
+    for name in ("gains", "controls", "main_opt", "bits_per_byte_opt"):
+        (note,) = [note for note in found[name].notes if "Detectable:" in note]
+        assert f"would find over {over}, two-sided 5 %" in note
+        assert "uncorrected, unlike p (Holm)" in note
+
+
 def test_a_corner_of_the_grid(tmp_path: Path) -> None:
     """One family, one task, no ATKD: draws what there is."""
     options = {"families": ("opt",), "methods": ("gkd",), "tasks": ("koala",), "documents": 3}

@@ -120,6 +120,7 @@ def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
     assert "python -m atkd.judge llm" in line and len(re.findall(r" (opt|llama)/", line)) == models
     assert '"max_calls": 7' in line and "localhost" not in listed["with"].replace(line, "")
     assert "--judge results/judged/judge/documents.csv.gz" in listed["with"]
+    assert all("tables/rouge_l_opt.csv" in text for text in listed.values())  # beside any judge
     exact = re.findall(r"python -m atkd.judge exact --run (\S+)", listed["without"])
     assert len(exact) == models and "--judge" not in listed["without"]
 

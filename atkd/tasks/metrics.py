@@ -41,6 +41,16 @@ def prefix_match(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"prefix_match": scoring.prefix_match(results[0], doc["target"])}
 
 
+def grouped_match(doc: dict[str, Any], results: list[str]) -> dict[str, tuple[str, float]]:
+    """(group, 100 or 0)."""
+    return {"prefix_match": (doc["group"], scoring.prefix_match(results[0], doc["target"]))}
+
+
+def mean_of_groups(pairs: list[tuple[str, float]]) -> float:
+    """Plain mean over groups of pairs (group, value)."""
+    return scoring.mean_score(scoring.OVER_GROUPS[0], pairs)
+
+
 def bits(doc: dict[str, Any], results: list[Any]) -> dict[str, tuple[float, int]]:
     """(bits, bytes) of one reference; lm-eval's likelihoods are natural logarithms."""
     return {"bits_per_byte": (-results[0][0] / math.log(2), doc["bytes"])}

@@ -13,6 +13,16 @@ rule tables:
             caption="../report/main.rst",
             category="Scores",
         ),
+        rouge=report(
+            collect(
+                "<results>/tables/rouge_l_{family}.csv",
+                family=(
+                    FAMILIES if (JUDGE or WORLD) and {*OPEN_TASKS} & {*scoring.GENERATION} else []
+                ),
+            ),
+            caption="../report/rouge_l.rst",
+            category="ROUGE-L",
+        ),
         bits=report(
             collect("<results>/tables/bits_per_byte_{family}.csv", family=FAMILIES),
             caption="../report/bits_per_byte.rst",
@@ -61,7 +71,7 @@ rule tables:
 rule secondary:
     input:
         scores=rules.scores.output.scores,
-        code=code("secondary_table"),
+        code=code("secondary_table", "estimates", "layout"),
     output:
         report(
             "<results>/tables/secondary.csv",
