@@ -39,7 +39,10 @@ PREPARED = (
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "transformers.models.llama.modeling_llama",
 )
-HERE = [str(Path(sys.prefix).resolve()), str(Path(__file__).resolve().parent)]  # environment, package
+HERE = [
+    str(Path(sys.prefix).resolve()),
+    str(Path(__file__).resolve().parent),
+]  # environment, package
 
 
 def start() -> subprocess.Popen[bytes] | None:

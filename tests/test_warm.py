@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-JOB = '''
+JOB = """
 import os, sys, time
 from atkd.files import InputError, cli
 
@@ -36,7 +36,7 @@ def main():
 
 if __name__ == "__main__":
     cli(main, warm=True)
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,9 @@ def test_a_handed_over_command_line_ends_as_it_would_by_itself(
     if what == "plain words":
         assert f"parent {process.pid}" in warm.stderr and str(process.pid) not in cold.stderr
     elif what == "error":
-        assert warm.stderr.splitlines()[-1] == cold.stderr.splitlines()[-1] == "RuntimeError: broken"
+        assert (
+            warm.stderr.splitlines()[-1] == cold.stderr.splitlines()[-1] == "RuntimeError: broken"
+        )
     else:
         assert warm.stderr == cold.stderr != ""
 
