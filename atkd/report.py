@@ -80,7 +80,7 @@ def missing(run: Path) -> list[str]:
 
 
 def _disagreements(run: Path, frame: Any) -> list[str]:
-    """Scores that a seed's own documents do not give (a cell's estimate needs them of all seeds)."""
+    """Scores that the documents of their seed do not give (estimates share all seeds' ones)."""
     loaded = estimates.load(run / "scores.csv", run / "documents.csv.gz")
     found = {}
     for seed in sorted(set(frame.seed)):
