@@ -36,6 +36,7 @@ REFUSED = (400, 413, 422)  # the endpoint will not answer this question, though 
 AGAIN = (408, 409, 429)  # and every 5xx
 LONGEST_PAUSE_S = 120
 ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[^/@?#:\s]+)(:\d+)?(/[^@?#\s]*)?")
+ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([^u]))")  # of JSON, harmless ones such as \\/ too
 SECRET = 8  # a shorter key is a placeholder such as EMPTY, and a word replies may hold
 
 
@@ -58,6 +59,12 @@ def ledger_name(settings: Row, call: Call) -> tuple[str, ...]:
     """A call's name in the ledger: its own, a hash of all that is sent, and the model."""
     text = json.dumps(body(settings, call.prompt), sort_keys=True)
     return (*call.name, hashlib.sha256(text.encode()).hexdigest()[:16], settings["model"])
+
+
+def cut_off(row: Row) -> bool:
+    """Whether the ledger's row is a reply that the limit on its length ended."""
+    choices = (row.get("raw") or {}).get("choices") or [{}]
+    return choices[0].get("finish_reason") == "length"
 
 
 class CallError(Exception):
@@ -112,8 +119,20 @@ class Endpoint:
         self.client = OpenAI(api_key=self.key or "none", base_url=settings["endpoint"], **options)
 
     def clean(self, text: str) -> str:
-        """Text without the key."""
-        return text.replace(self.key, "[key]") if len(self.key) >= SECRET else text
+        """Text without the key, as it is or in JSON's escapes."""
+        if len(self.key) < SECRET:
+            return text
+        text = text.replace(self.key, "[key]")
+        plain = ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)
+        return plain.replace(self.key, "[key]") if self.key in plain else text
+
+    def cleaned(self, value: Any) -> Any:
+        """What JSON holds, all its texts without the key."""
+        if isinstance(value, dict):
+            return {self.clean(name): self.cleaned(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [self.cleaned(one) for one in value]
+        return self.clean(value) if isinstance(value, str) else value
 
     def ask(self, prompt: str) -> Row:
         """`text` (the reply), `tokens` (None if not reported) and `raw`; CallError without one."""
@@ -137,7 +156,7 @@ class Endpoint:
 
     def _read(self, text: str) -> Row:
         try:
-            raw = json.loads(self.clean(text))
+            raw = self.cleaned(json.loads(text))  # its escapes undone, which may hide the key
             reply = raw["choices"][0]["message"]["content"] or ""
             reply = reply.encode(errors="replace").decode()  # half a surrogate pair cannot be kept
             used = (raw.get("usage") or {}).get("total_tokens")

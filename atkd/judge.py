@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from atkd import scoring
-from atkd.endpoint import DEFAULTS, Asker, Call, checked
+from atkd.endpoint import DEFAULTS, Asker, Call, checked, cut_off
 from atkd.files import InputError, cli, folder_lock, open_text, write_json, write_jsonl
 from atkd.grading import grade
 from atkd.ledger import Ledger
@@ -113,9 +113,11 @@ def verdict(question: Question, replies: list[Row]) -> Verdict:
     """A question's verdict from the ledger's rows, one per order; means over the orders."""
     orders: list[Row] = []
     for order, reply in enumerate(replies, 1):
-        pair = parse(reply["text"]) or (None, None)
+        whole = not cut_off(reply)  # else a 10 may have become a 1
+        pair = (parse(reply["text"]) if whole else None) or (None, None)
         ours, theirs = pair[:: 1 if order == 1 else -1]
         kept = {"reply": reply["text"]} | {k: reply[k] for k in ("error",) if k in reply}
+        kept |= {} if whole else {"error": "cut off by the limit on its length, reply_tokens"}
         orders.append({"order": order, "model": ours, "reference": theirs} | kept)
     if any(row["model"] is None for row in orders):
         return Verdict(question, None, None, orders)

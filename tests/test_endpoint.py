@@ -20,6 +20,7 @@ from atkd.files import InputError
 from atkd.ledger import Ledger, StoppedError
 
 KEY = "sk-very-secret-0123456789"
+ESCAPED = KEY[:3] + "".join(f"\\u{ord(letter):04X}" for letter in KEY[3:])
 CALLS = [Call(("run", "task", f"doc-{i}", "1"), f"prompt {i}") for i in range(8)]
 
 
@@ -205,6 +206,10 @@ def echo(server: Server, prompt: str, attempt: int) -> Reply:
     """Gives away what it was sent."""
     said = f"key {max(server.keys)} of {prompt}"
     statuses = {"prompt 1": 500, "prompt 2": 429, "prompt 3": 400, "prompt 4": 200}
+    if prompt == "prompt 6":  # JSON that spells the key in escapes
+        return 200, completion("SAID")[1].replace(b"SAID", ESCAPED.encode())
+    if prompt == "prompt 7":
+        return 404, f'{{"error": "{ESCAPED}"}}'.encode()
     if prompt == "prompt 5":
         return 401, said.encode()
     if attempt == 1 and prompt in statuses:
@@ -217,14 +222,18 @@ def test_the_key_is_written_nowhere(
 ) -> None:
     caplog.set_level("DEBUG")
     with serving(echo) as server:
-        asker(server, tmp_path, concurrency=1).ask(CALLS[:5])
-        with pytest.raises(StoppedError) as caught:
-            asker(server, tmp_path, concurrency=1).ask(CALLS)
-    assert server.keys == {f"Bearer {KEY}"}
+        one = asker(server, tmp_path, concurrency=1)
+        one.ask([*CALLS[:5], CALLS[6]])
+        raised = []
+        for calls in (CALLS[5:6], CALLS[7:]):
+            with pytest.raises(StoppedError) as caught:
+                asker(server, tmp_path, concurrency=1).ask(calls)
+            raised.append("".join(traceback.format_exception(caught.value)))
+    assert server.keys == {f"Bearer {KEY}"} and one.reply(CALLS[6])["text"] == "[key]"
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
-    written += [*capfd.readouterr(), caplog.text, "".join(traceback.format_exception(caught.value))]
+    written += [*capfd.readouterr(), caplog.text, *raised]
     assert "[key]" in written[0] and "[key]" in written[-1]
-    assert not [text for text in written if KEY in text]
+    assert not [text for text in written if KEY in text or KEY[:3] + "\\" in text]
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,16 @@ def test_replies_are_read_or_not_but_never_misread(
     assert judge.parse(reply) == pair
 
 
+def test_a_reply_cut_off_by_its_limit_is_not_read() -> None:
+    asked = Question(RUN, "dolly", "", {"id": "d"}, "")
+    row = {"text": "Ratings: 7 1", "raw": json.loads(completion("Ratings: 7 1")[1])}
+    assert judge.verdict(asked, [row]).reference == 1
+    row["raw"]["choices"][0]["finish_reason"] = "length"  # of "Ratings: 7 10"
+    found = judge.verdict(asked, [row])
+    assert (found.model, found.reference, found.unparsable) == (None, None, 1)
+    assert "reply_tokens" in found.orders[0]["error"]
+
+
 @given(st.text(max_size=80))
 @settings(deadline=None)
 def test_no_reply_makes_parsing_fail(reply: str) -> None:
