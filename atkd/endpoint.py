@@ -1,7 +1,6 @@
-"""Questions to an OpenAI-compatible endpoint: bounded, retried, paid once and kept.
+"""An OpenAI-compatible endpoint: its settings, a request's fields, one attempt at a call.
 
-Every reply goes to the ledger the moment it arrives, so that a run that stops, is killed or runs
-out of budget goes on where it was. The key is read from the environment alone.
+The key is read from the environment alone.
 """
 
 from __future__ import annotations
@@ -10,16 +9,12 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import re
-import threading
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from atkd.files import InputError
-from atkd.ledger import Ledger, StoppedError
 
 Row = dict[str, Any]
 DEFAULTS: Row = {
@@ -32,9 +27,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "backoff_s": (0, 60), "max_calls": (1, 10**9), "max_tokens": (1, 10**12),
     "reply_tokens": (1, 10**6),
 }  # fmt: skip
-REFUSED = (400, 413, 422)  # the endpoint will not answer this question, though perhaps others
+OWN = (200, 400, 413, 422)  # no usable reply to this question, though perhaps to others
 AGAIN = (408, 409, 429)  # and every 5xx
-LONGEST_PAUSE_S = 120
 ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[^/@?#:\s]+)(:\d+)?(/[^@?#\s]*)?")
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([^u]))")  # of JSON, harmless ones such as \\/ too
 SECRET = 8  # a shorter key is a placeholder such as EMPTY, and a word replies may hold
@@ -75,6 +69,7 @@ class CallError(Exception):
     ) -> None:
         super().__init__(text)
         self.again, self.paid, self.pause_s, self.status = again, paid, pause_s, status
+        self.refused = status in OWN and not paid
 
 
 def checked(settings: Mapping[str, Any]) -> Row:
@@ -161,7 +156,8 @@ class Endpoint:
             reply = reply.encode(errors="replace").decode()  # half a surrogate pair cannot be kept
             used = (raw.get("usage") or {}).get("total_tokens")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise CallError(f"not a chat completion: {self.clean(text)[:80]!r}") from None
+            text = f"not a chat completion: {self.clean(text)[:80]!r}"
+            raise CallError(text, status=200) from None
         return {"text": reply, "tokens": used if isinstance(used, int) else None, "raw": raw}
 
     def _status(self, error: Any) -> CallError:
@@ -175,100 +171,3 @@ class Endpoint:
             pause_s = float(error.response.headers.get("retry-after", ""))
             return CallError(f"HTTP {status}: {text}", again, False, pause_s, status)
         return CallError(f"HTTP {status}: {text}", again, False, 0, status)
-
-
-class Asker:
-    """Asks many questions at once and keeps every reply."""
-
-    def __init__(self, settings: Row, ledger: Ledger) -> None:
-        self.settings, self.ledger = settings, ledger
-        self.stop = threading.Event()
-        self.repeated = 0
-
-    def bound(self, call: Call) -> int:
-        """The most tokens a call can take: a token has at least one byte."""
-        return len(call.prompt.encode()) + 64 + self.settings["reply_tokens"]
-
-    def reply(self, call: Call) -> Row | None:
-        """The ledger's row for a call."""
-        return self.ledger.replies.get(ledger_name(self.settings, call))
-
-    def missing(self, calls: Iterable[Call]) -> list[Call]:
-        """Calls that the ledger has no reply to."""
-        return [call for call in calls if self.reply(call) is None]
-
-    def outlook(self, calls: list[Call]) -> str:
-        """What asking will take, in words."""
-        left = self.missing(calls)
-        most = sum(map(self.bound, left))
-        return (
-            f"{len(calls)} calls, {len(left)} of them not answered yet (at most {most:,} tokens); "
-            f"so far {self.ledger.calls:,} calls and {self.ledger.tokens:,} tokens are spent"
-        )
-
-    def ask(self, calls: list[Call]) -> None:
-        """Asks what the ledger lacks; StoppedError says why not all of it was answered."""
-        from tqdm import tqdm
-
-        missing = self.missing(calls)
-        if not missing:
-            return
-        endpoint, pool = Endpoint(self.settings), ThreadPoolExecutor(self.settings["concurrency"])
-        bar = tqdm(total=len(calls), initial=len(calls) - len(missing), desc="judge", disable=None)
-        try:
-            for done in as_completed([pool.submit(self._one, endpoint, call) for call in missing]):
-                done.result()
-                bar.update()
-        except StoppedError as error:
-            self._shut(pool)
-            left = len(self.missing(calls))
-            raise StoppedError(
-                f"judge stopped: {error}; {len(calls) - left} of {len(calls)} calls are answered "
-                f"and kept in {self.ledger.path}; the same command asks the rest"
-            ) from None
-        finally:
-            self._shut(pool)
-            bar.close()
-            endpoint.client.close()
-
-    def _shut(self, pool: ThreadPoolExecutor) -> None:
-        """Starts no more calls; waits for the open ones, which are paid, so that they are kept."""
-        self.stop.set()
-        pool.shutdown(cancel_futures=True)
-
-    def _one(self, endpoint: Endpoint, call: Call) -> None:
-        """Asks until there is a reply; stops all other calls where there is none to be had."""
-        try:
-            self._repeat(endpoint, call, self.settings["retries"])
-        except StoppedError:
-            self.stop.set()
-            raise
-
-    def _repeat(self, endpoint: Endpoint, call: Call, last: int) -> None:
-        for attempt in range(last + 1):
-            failure = None if self.stop.is_set() else self._attempt(endpoint, call)
-            if failure is None:
-                return
-            if not failure.again or attempt == last:
-                raise StoppedError(f"{'/'.join(call.name)}: {failure} (attempt {attempt + 1})")
-            self.repeated += 1
-            pause_s = self.settings["backoff_s"] * 2**attempt * random.uniform(0.75, 1.25)
-            self.stop.wait(min(max(pause_s, failure.pause_s), LONGEST_PAUSE_S))
-
-    def _attempt(self, endpoint: Endpoint, call: Call) -> CallError | None:
-        """One call, kept if it was answered or may be charged; what went wrong, if anything did."""
-        bound = self.bound(call)
-        row: Row = {"call": ledger_name(self.settings, call), "text": None, "tokens": bound}
-        with self.ledger.claim(bound) as rows:
-            try:
-                found = endpoint.ask(call.prompt)
-            except CallError as failure:
-                refused = failure.status in REFUSED and bool(self.ledger.replies)
-                tokens = bound if failure.paid else 0
-                row |= {"tokens": tokens, "paid": failure.paid, "refused": refused}
-                if failure.paid or refused:
-                    rows.append(row | {"error": str(failure)})
-                return None if refused else failure
-            tokens = bound if found["tokens"] is None else found["tokens"]
-            rows.append(row | found | {"tokens": tokens, "paid": True, "refused": False})
-        return None

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from atkd import scoring
-from atkd.endpoint import DEFAULTS, Asker, Call, checked, cut_off
+from atkd.asker import Asker
+from atkd.endpoint import DEFAULTS, Call, checked, cut_off
 from atkd.files import InputError, cli, folder_lock, open_text, write_json, write_jsonl
 from atkd.grading import grade
 from atkd.ledger import Ledger
