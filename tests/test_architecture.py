@@ -97,7 +97,8 @@ ALLOWED = {
     "scaling": set(),
     "figures": {"comparisons", "scaling", "stats", "claims"},
     "webpage": set(),
-    "browser": {"estimates", "layout", "webpage"},
+    "measured": {"estimates"},
+    "browser": {"estimates", "layout", "measured", "webpage"},
     "secondary_table": {"estimates", "layout"},
     "report": {
         "browser",
