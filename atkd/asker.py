@@ -7,6 +7,7 @@ out of budget goes on where it was.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,6 +17,7 @@ from atkd.ledger import Ledger, StoppedError
 
 IN_A_ROW = 5  # questions without an answer, after which it is not the questions
 LONGEST_PAUSE_S = 120
+EVERY = 100  # calls from one line of a log to the next
 
 
 class Asker:
@@ -63,11 +65,15 @@ class Asker:
         if not missing:
             return
         endpoint, pool = Endpoint(self.settings), ThreadPoolExecutor(self.settings["concurrency"])
-        bar = tqdm(total=len(calls), initial=len(calls) - len(missing), desc="judge", disable=None)
+        told = len(calls) - len(missing)
+        bar = tqdm(total=len(calls), initial=told, desc="judge", disable=None)
         try:
             for done in as_completed([pool.submit(self._one, endpoint, call) for call in missing]):
                 done.result()
                 bar.update()
+                told += 1
+                if told % EVERY == 0 and not sys.stderr.isatty():  # where there is no bar
+                    print(f"judge: {told} of {len(calls)} calls are done", file=sys.stderr)
             self._end(calls)
         except StoppedError as error:
             self._shut(pool)

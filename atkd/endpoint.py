@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,19 +100,47 @@ def checked(settings: Mapping[str, Any]) -> Row:
     return filled
 
 
+def in_time(stream: Any, end: float) -> Any:
+    """An HTTP client's stream of bytes that raises TimeoutError once `end` is past (monotonic)."""
+
+    class InTime(type(stream)):  # the client checks the class
+        def __init__(self) -> None:
+            """All comes from `stream`."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            for part in stream:
+                if time.monotonic() > end:
+                    raise TimeoutError("still coming")
+                yield part
+
+        def close(self) -> None:
+            stream.close()
+
+    return InTime()
+
+
 class Endpoint:
     """The `openai` client, one attempt at a time; no text leaves it with the key in it."""
 
     def __init__(self, settings: Row) -> None:
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        self.settings = settings
+        self.settings, self.timeout_s = settings, settings["timeout_s"]
         self.key = os.environ.get(settings["key_variable"], "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             name = settings["key_variable"]
             raise InputError(f"environment variable {name}: expected a key in printable ASCII")
-        options = {"timeout": settings["timeout_s"], "max_retries": 0}
+        options: Row = {"timeout": settings["timeout_s"], "max_retries": 0}
+        hooks = {"request": [self._start], "response": [self._limit]}
+        options["http_client"] = DefaultHttpxClient(event_hooks=hooks, timeout=options["timeout"])
         self.client = OpenAI(api_key=self.key or "none", base_url=settings["endpoint"], **options)
+
+    def _start(self, request: Any) -> None:
+        request.extensions = {**request.extensions, "end": time.monotonic() + self.timeout_s}
+
+    def _limit(self, response: Any) -> None:
+        """The client's own limit is one a read, which a reply that drips never reaches."""
+        response.stream = in_time(response.stream, response.request.extensions["end"])
 
     def clean(self, text: str) -> str:
         """Text without the key, as it is or in JSON's escapes."""
@@ -142,10 +171,12 @@ class Endpoint:
             return self._read(done.http_response.text)
         except openai.APIStatusError as error:
             raise self._status(error) from None
+        except TimeoutError as error:  # of `in_time`
+            raise CallError(f"no reply within {self.timeout_s} s ({error})") from None
         except openai.OpenAIError as error:
             cause = f"{type(error.__cause__).__name__}: {error.__cause__}"
-            late = f"no reply within {self.settings['timeout_s']} s ("
-            text = late if isinstance(error, openai.APITimeoutError) else "connection failed ("
+            late = isinstance(error, openai.APITimeoutError)
+            text = f"no reply within {self.timeout_s} s (" if late else "connection failed ("
             paid = not cause.startswith("Connect")  # else nothing was sent
             raise CallError(self.clean(f"{text}{cause})"), paid=paid) from None
 
@@ -163,7 +194,9 @@ class Endpoint:
     def _status(self, error: Any) -> CallError:
         status, text = error.status_code, self.clean(error.response.text)[:200]
         if status in (401, 403):
-            text = f"the key in {self.settings['key_variable']} was not accepted; {text}"
+            name = self.settings["key_variable"]
+            lack = f"the key in {name} was not accepted" if self.key else f"{name} is not set"
+            text = f"{lack}; {text}"
         again = status in AGAIN or status >= 500
         if getattr(error, "code", None) == "insufficient_quota":
             again = False

@@ -64,6 +64,38 @@ def slow(server: Server, prompt: str, attempt: int) -> Reply:
     return completion("late")
 
 
+def test_a_reply_that_drips_is_given_up(tmp_path: Path) -> None:
+    """No read takes long, all of them together would take five seconds."""
+    with serving(good) as server:
+        server.pause_s = 5 / len(completion("fine")[1])
+        one, start = asker(server, tmp_path, timeout_s=0.3, retries=0), time.monotonic()
+        with pytest.raises(StoppedError, match=r"no reply within 0\.3 s .*still coming"):
+            one.ask(CALLS[:1])
+        assert time.monotonic() - start < 3 and one.ledger.calls == 1
+        server.pause_s = 0
+        asker(server, tmp_path, timeout_s=5).ask(CALLS)
+
+
+def test_a_log_is_told_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("atkd.asker.EVERY", 3)
+    with serving(good) as server:
+        asker(server, tmp_path).ask(CALLS[:2])
+        asker(server, tmp_path).ask(CALLS)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["judge: 3 of 8 calls are done", "judge: 6 of 8 calls are done"]
+
+
+def test_a_key_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with (
+        serving(lambda *_: (401, b"{}")) as server,
+        pytest.raises(StoppedError, match="HTTP 401: OPENAI_API_KEY is not set"),
+    ):
+        asker(server, tmp_path).ask(CALLS)
+
+
 FAILURES = {
     "rate limit": (429, b'{"error": {"message": "slow down"}}'),
     "server error": (500, b"oops"),
