@@ -23,6 +23,21 @@ DEFAULTS: Row = {
     "timeout_s": 60, "retries": 5, "backoff_s": 1, "max_calls": None, "max_tokens": None,
     "reply_tokens": 64, "request": {},
 }  # fmt: skip
+MEANINGS = {
+    "endpoint": "address of an OpenAI-compatible server with its version (needed)",
+    "model": "name of the model that the server knows (needed)",
+    "key_variable": "environment variable that holds the key; the key is read there alone",
+    "orders": "1: the model's answer is shown first; 2: also the reference first",
+    "prompt": "file with a prompt of your own",
+    "concurrency": "calls under way at a time",
+    "timeout_s": "longest wait for a reply",
+    "retries": "repeats of a call after rate limits, server errors, broken replies",
+    "backoff_s": "pause before the first repeat, doubled each time",
+    "max_calls": "budget of calls, over all attempts",
+    "max_tokens": "budget of tokens, prompts and replies",
+    "reply_tokens": "longest reply; what it cuts off is not read",
+    "request": "fields of each request that replace ours; null removes one",
+}
 RANGES: dict[str, tuple[float, float]] = {
     "orders": (1, 2), "concurrency": (1, 1000), "timeout_s": (0.001, 86400), "retries": (0, 100),
     "backoff_s": (0, 60), "max_calls": (1, 10**9), "max_tokens": (1, 10**12),
@@ -54,6 +69,16 @@ def ledger_name(settings: Row, call: Call) -> tuple[str, ...]:
     """A call's name in the ledger: its own, a hash of all that is sent, and the model."""
     text = json.dumps(body(settings, call.prompt), sort_keys=True)
     return (*call.name, hashlib.sha256(text.encode()).hexdigest()[:16], settings["model"])
+
+
+def described() -> str:
+    """Every setting on a line: name, meaning, default."""
+    lines = []
+    for name, meaning in MEANINGS.items():
+        default = DEFAULTS.get(name)
+        shown = "" if default is None else f" [{json.dumps(default)}]"
+        lines.append(f"  {name:<13} {meaning}{shown}\n")
+    return "".join(lines)
 
 
 def cut_off(row: Row) -> bool:

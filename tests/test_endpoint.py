@@ -45,3 +45,4 @@ def test_the_schema_has_the_same_keys_and_defaults() -> None:
     assert set(keys) == {"endpoint", "model", *endpoint.DEFAULTS}
     for name, value in endpoint.DEFAULTS.items():
         assert keys[name].get("default") == value
+    assert list(endpoint.MEANINGS) == ["endpoint", "model", *endpoint.DEFAULTS]
