@@ -6,26 +6,22 @@ difference of two models' scores. All that comes from data is escaped.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from atkd.estimates import PRIMARY, TASKS, label, sort_key, task_label
-from atkd.files import InputError, open_text, read_jsonl, write_text
+from atkd.files import InputError, read_jsonl, write_text
 from atkd.layout import arrow
+from atkd.measured import Measured, measured, primary
 from atkd.webpage import clean, frame
 
 METHODS = ("teacher", "none", "sft", "supervised_kd", "supervised_kd_atkd")
 SHOWN = 500  # characters of a prompt, from its end, where a few-shot prompt has its question
 FIELDS = ("id", "prompt", "target", "answer")
-Measured = dict[str, float]
-NAMES = {
-    "judge": "judge",
-    "rouge_l": "ROUGE-L",
-    "prefix_match": "prefix match",
-    "bits_per_byte": "bits per byte",
-}
+NAMES = {"judge": "judge", "judge_exact": "exact judge", "rouge_l": "ROUGE-L"}
+NAMES |= {"prefix_match": "prefix match", "bits_per_byte": "bits per byte"}
+NAMES |= {"judge_order": "judge's order effect", "judge_unparsable": "% of replies unreadable"}
 
 
 class Answers(NamedTuple):
@@ -55,30 +51,10 @@ def default_runs(found: list[str]) -> list[str]:
     return ["/".join(cell) for cell in cells if cell in keys] or found[: len(METHODS)]
 
 
-def metrics(path: Path) -> dict[str, dict[str, Measured]]:
-    """Task -> document -> metric -> value (or ratio), from a run's documents.csv.gz."""
-    found: dict[str, dict[str, Measured]] = {}
-    try:
-        with open_text(path) as handle:
-            for row in csv.DictReader(handle):
-                value = row["value"] or float(row["numerator"]) / float(row["denominator"])
-                document = found.setdefault(row["task"], {}).setdefault(row["document"], {})
-                document[row["metric"]] = float(value)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: expected a run's documents.csv.gz ({error!r})") from None
-    return found
-
-
-def primary(scores: Measured) -> float | None:
-    """The value that counts as a document's score."""
-    return next((scores[name] for name in PRIMARY if name in scores), None)
-
-
 def read(folder: Path, keys: list[str], tasks: list[str]) -> dict[str, list[Answers]]:
     """Task -> every model's answers."""
     found: dict[str, list[Answers]] = {task: [] for task in tasks}
-    for key in keys:
-        scores = metrics(folder / "runs" / key / "documents.csv.gz")
+    for key, scores in measured(folder, keys).items():
         for task in tasks:
             path = folder / "runs" / key / "samples" / f"{task}.jsonl"
             rows = (
@@ -98,12 +74,17 @@ def cell(place: int, answers: Answers, document: str, prompt: str) -> str:
     bar = "" if score is None else f'<meter min="0" max="100" value="{score:.1f}"></meter>'
     own = "" if sample["prompt"] == prompt else folded("its own prompt", sample["prompt"])
     order = sorted(scores, key=lambda name: PRIMARY.index(name) if name in PRIMARY else 99)
-    values = " · ".join(f"{clean(NAMES.get(name, name))} {scores[name]:.3g}" for name in order)
+    values = " · ".join(f"{clean(NAMES.get(name, name))} {number(scores[name])}" for name in order)
     return (
         f'<div class="answer" data-model="{place}"{known}><h4>{names(answers.run)}</h4>{bar}'
         f'<p class="scores">{values}</p><p class="text" dir="auto">{clean(sample["answer"])}</p>'
         f"{own}</div>"
     )
+
+
+def number(value: float) -> str:
+    """Three digits; a rating of ten times the reference's has four."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def names(run: str) -> str:
@@ -227,10 +208,10 @@ def task_order(task: str) -> tuple[int, str]:
 
 ABOUT = (
     "What models answered, beside the reference. The first number is the document's score in "
-    "percent: for free answers the judge's rating where one ran (ten points are 100), else ROUGE-L "
-    "F, the share of words in common and in order; for choices and short answers prefix match, 100 "
-    "if the answer begins with the reference. Bits per byte is what the reference costs the model: "
-    "lower is better."
+    "percent: for free answers the judge's rating where one ran (an exact judge's of ten points, a "
+    "language model's of its rating of the reference), else ROUGE-L F, the share of words in "
+    "common and in order; for choices and short answers prefix match, 100 if the answer begins "
+    "with the reference. Bits per byte is what the reference costs the model: lower is better."
 )
 STYLE = """
 body{max-width:110rem}small{color:var(--soft);font-weight:400}h4{margin:0 0 .2rem;font-size:.86rem}

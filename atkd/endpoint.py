@@ -1,7 +1,6 @@
-"""Questions to an OpenAI-compatible endpoint: bounded, retried, paid once and kept.
+"""An OpenAI-compatible endpoint: its settings, a request's fields, one attempt at a call.
 
-Every reply goes to the ledger the moment it arrives, so that a run that stops, is killed or runs
-out of budget goes on where it was. The key is read from the environment alone.
+The key is read from the environment alone.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import re
-import threading
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from atkd.files import InputError
-from atkd.ledger import Ledger, StoppedError
 
 Row = dict[str, Any]
 DEFAULTS: Row = {
@@ -27,15 +23,30 @@ DEFAULTS: Row = {
     "timeout_s": 60, "retries": 5, "backoff_s": 1, "max_calls": None, "max_tokens": None,
     "reply_tokens": 64, "request": {},
 }  # fmt: skip
+MEANINGS = {
+    "endpoint": "address of an OpenAI-compatible server with its version (needed)",
+    "model": "name of the model that the server knows (needed)",
+    "key_variable": "environment variable that holds the key; the key is read there alone",
+    "orders": "1: the model's answer is shown first; 2: also the reference first",
+    "prompt": "file with a prompt of your own",
+    "concurrency": "calls under way at a time",
+    "timeout_s": "longest wait for a reply",
+    "retries": "repeats of a call after rate limits, server errors, broken replies",
+    "backoff_s": "pause before the first repeat, doubled each time",
+    "max_calls": "budget of calls, over all attempts",
+    "max_tokens": "budget of tokens, prompts and replies",
+    "reply_tokens": "longest reply; what it cuts off is not read",
+    "request": "fields of each request that replace ours; null removes one",
+}
 RANGES: dict[str, tuple[float, float]] = {
     "orders": (1, 2), "concurrency": (1, 1000), "timeout_s": (0.001, 86400), "retries": (0, 100),
     "backoff_s": (0, 60), "max_calls": (1, 10**9), "max_tokens": (1, 10**12),
     "reply_tokens": (1, 10**6),
 }  # fmt: skip
-REFUSED = (400, 413, 422)  # the endpoint will not answer this question, though perhaps others
+OWN = (200, 400, 413, 422)  # no usable reply to this question, though perhaps to others
 AGAIN = (408, 409, 429)  # and every 5xx
-LONGEST_PAUSE_S = 120
 ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[^/@?#:\s]+)(:\d+)?(/[^@?#\s]*)?")
+ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([^u]))")  # of JSON, harmless ones such as \\/ too
 SECRET = 8  # a shorter key is a placeholder such as EMPTY, and a word replies may hold
 
 
@@ -60,6 +71,22 @@ def ledger_name(settings: Row, call: Call) -> tuple[str, ...]:
     return (*call.name, hashlib.sha256(text.encode()).hexdigest()[:16], settings["model"])
 
 
+def described() -> str:
+    """Every setting on a line: name, meaning, default."""
+    lines = []
+    for name, meaning in MEANINGS.items():
+        default = DEFAULTS.get(name)
+        shown = "" if default is None else f" [{json.dumps(default)}]"
+        lines.append(f"  {name:<13} {meaning}{shown}\n")
+    return "".join(lines)
+
+
+def cut_off(row: Row) -> bool:
+    """Whether the ledger's row is a reply that the limit on its length ended."""
+    choices = (row.get("raw") or {}).get("choices") or [{}]
+    return choices[0].get("finish_reason") == "length"
+
+
 class CallError(Exception):
     """A call without a usable reply; `again`: worth repeating; `paid`: may have been charged."""
 
@@ -68,6 +95,7 @@ class CallError(Exception):
     ) -> None:
         super().__init__(text)
         self.again, self.paid, self.pause_s, self.status = again, paid, pause_s, status
+        self.refused = status in OWN and not paid
 
 
 def checked(settings: Mapping[str, Any]) -> Row:
@@ -97,23 +125,63 @@ def checked(settings: Mapping[str, Any]) -> Row:
     return filled
 
 
+def in_time(stream: Any, end: float) -> Any:
+    """An HTTP client's stream of bytes that raises TimeoutError once `end` is past (monotonic)."""
+
+    class InTime(type(stream)):  # the client checks the class
+        def __init__(self) -> None:
+            """All comes from `stream`."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            for part in stream:
+                if time.monotonic() > end:
+                    raise TimeoutError("still coming")
+                yield part
+
+        def close(self) -> None:
+            stream.close()
+
+    return InTime()
+
+
 class Endpoint:
     """The `openai` client, one attempt at a time; no text leaves it with the key in it."""
 
     def __init__(self, settings: Row) -> None:
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        self.settings = settings
+        self.settings, self.timeout_s = settings, settings["timeout_s"]
         self.key = os.environ.get(settings["key_variable"], "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             name = settings["key_variable"]
             raise InputError(f"environment variable {name}: expected a key in printable ASCII")
-        options = {"timeout": settings["timeout_s"], "max_retries": 0}
+        options: Row = {"timeout": settings["timeout_s"], "max_retries": 0}
+        hooks = {"request": [self._start], "response": [self._limit]}
+        options["http_client"] = DefaultHttpxClient(event_hooks=hooks, timeout=options["timeout"])
         self.client = OpenAI(api_key=self.key or "none", base_url=settings["endpoint"], **options)
 
+    def _start(self, request: Any) -> None:
+        request.extensions = {**request.extensions, "end": time.monotonic() + self.timeout_s}
+
+    def _limit(self, response: Any) -> None:
+        """The client's own limit is one a read, which a reply that drips never reaches."""
+        response.stream = in_time(response.stream, response.request.extensions["end"])
+
     def clean(self, text: str) -> str:
-        """Text without the key."""
-        return text.replace(self.key, "[key]") if len(self.key) >= SECRET else text
+        """Text without the key, as it is or in JSON's escapes."""
+        if len(self.key) < SECRET:
+            return text
+        text = text.replace(self.key, "[key]")
+        plain = ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)
+        return plain.replace(self.key, "[key]") if self.key in plain else text
+
+    def cleaned(self, value: Any) -> Any:
+        """What JSON holds, all its texts without the key."""
+        if isinstance(value, dict):
+            return {self.clean(name): self.cleaned(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [self.cleaned(one) for one in value]
+        return self.clean(value) if isinstance(value, str) else value
 
     def ask(self, prompt: str) -> Row:
         """`text` (the reply), `tokens` (None if not reported) and `raw`; CallError without one."""
@@ -128,27 +196,32 @@ class Endpoint:
             return self._read(done.http_response.text)
         except openai.APIStatusError as error:
             raise self._status(error) from None
+        except TimeoutError as error:  # of `in_time`
+            raise CallError(f"no reply within {self.timeout_s} s ({error})") from None
         except openai.OpenAIError as error:
             cause = f"{type(error.__cause__).__name__}: {error.__cause__}"
-            late = f"no reply within {self.settings['timeout_s']} s ("
-            text = late if isinstance(error, openai.APITimeoutError) else "connection failed ("
+            late = isinstance(error, openai.APITimeoutError)
+            text = f"no reply within {self.timeout_s} s (" if late else "connection failed ("
             paid = not cause.startswith("Connect")  # else nothing was sent
             raise CallError(self.clean(f"{text}{cause})"), paid=paid) from None
 
     def _read(self, text: str) -> Row:
         try:
-            raw = json.loads(self.clean(text))
+            raw = self.cleaned(json.loads(text))  # its escapes undone, which may hide the key
             reply = raw["choices"][0]["message"]["content"] or ""
             reply = reply.encode(errors="replace").decode()  # half a surrogate pair cannot be kept
             used = (raw.get("usage") or {}).get("total_tokens")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise CallError(f"not a chat completion: {self.clean(text)[:80]!r}") from None
+            text = f"not a chat completion: {self.clean(text)[:80]!r}"
+            raise CallError(text, status=200) from None
         return {"text": reply, "tokens": used if isinstance(used, int) else None, "raw": raw}
 
     def _status(self, error: Any) -> CallError:
         status, text = error.status_code, self.clean(error.response.text)[:200]
         if status in (401, 403):
-            text = f"the key in {self.settings['key_variable']} was not accepted; {text}"
+            name = self.settings["key_variable"]
+            lack = f"the key in {name} was not accepted" if self.key else f"{name} is not set"
+            text = f"{lack}; {text}"
         again = status in AGAIN or status >= 500
         if getattr(error, "code", None) == "insufficient_quota":
             again = False
@@ -156,100 +229,3 @@ class Endpoint:
             pause_s = float(error.response.headers.get("retry-after", ""))
             return CallError(f"HTTP {status}: {text}", again, False, pause_s, status)
         return CallError(f"HTTP {status}: {text}", again, False, 0, status)
-
-
-class Asker:
-    """Asks many questions at once and keeps every reply."""
-
-    def __init__(self, settings: Row, ledger: Ledger) -> None:
-        self.settings, self.ledger = settings, ledger
-        self.stop = threading.Event()
-        self.repeated = 0
-
-    def bound(self, call: Call) -> int:
-        """The most tokens a call can take: a token has at least one byte."""
-        return len(call.prompt.encode()) + 64 + self.settings["reply_tokens"]
-
-    def reply(self, call: Call) -> Row | None:
-        """The ledger's row for a call."""
-        return self.ledger.replies.get(ledger_name(self.settings, call))
-
-    def missing(self, calls: Iterable[Call]) -> list[Call]:
-        """Calls that the ledger has no reply to."""
-        return [call for call in calls if self.reply(call) is None]
-
-    def outlook(self, calls: list[Call]) -> str:
-        """What asking will take, in words."""
-        left = self.missing(calls)
-        most = sum(map(self.bound, left))
-        return (
-            f"{len(calls)} calls, {len(left)} of them not answered yet (at most {most:,} tokens); "
-            f"so far {self.ledger.calls:,} calls and {self.ledger.tokens:,} tokens are spent"
-        )
-
-    def ask(self, calls: list[Call]) -> None:
-        """Asks what the ledger lacks; StoppedError says why not all of it was answered."""
-        from tqdm import tqdm
-
-        missing = self.missing(calls)
-        if not missing:
-            return
-        endpoint, pool = Endpoint(self.settings), ThreadPoolExecutor(self.settings["concurrency"])
-        bar = tqdm(total=len(calls), initial=len(calls) - len(missing), desc="judge", disable=None)
-        try:
-            for done in as_completed([pool.submit(self._one, endpoint, call) for call in missing]):
-                done.result()
-                bar.update()
-        except StoppedError as error:
-            self._shut(pool)
-            left = len(self.missing(calls))
-            raise StoppedError(
-                f"judge stopped: {error}; {len(calls) - left} of {len(calls)} calls are answered "
-                f"and kept in {self.ledger.path}; the same command asks the rest"
-            ) from None
-        finally:
-            self._shut(pool)
-            bar.close()
-            endpoint.client.close()
-
-    def _shut(self, pool: ThreadPoolExecutor) -> None:
-        """Starts no more calls; waits for the open ones, which are paid, so that they are kept."""
-        self.stop.set()
-        pool.shutdown(cancel_futures=True)
-
-    def _one(self, endpoint: Endpoint, call: Call) -> None:
-        """Asks until there is a reply; stops all other calls where there is none to be had."""
-        try:
-            self._repeat(endpoint, call, self.settings["retries"])
-        except StoppedError:
-            self.stop.set()
-            raise
-
-    def _repeat(self, endpoint: Endpoint, call: Call, last: int) -> None:
-        for attempt in range(last + 1):
-            failure = None if self.stop.is_set() else self._attempt(endpoint, call)
-            if failure is None:
-                return
-            if not failure.again or attempt == last:
-                raise StoppedError(f"{'/'.join(call.name)}: {failure} (attempt {attempt + 1})")
-            self.repeated += 1
-            pause_s = self.settings["backoff_s"] * 2**attempt * random.uniform(0.75, 1.25)
-            self.stop.wait(min(max(pause_s, failure.pause_s), LONGEST_PAUSE_S))
-
-    def _attempt(self, endpoint: Endpoint, call: Call) -> CallError | None:
-        """One call, kept if it was answered or may be charged; what went wrong, if anything did."""
-        bound = self.bound(call)
-        row: Row = {"call": ledger_name(self.settings, call), "text": None, "tokens": bound}
-        with self.ledger.claim(bound) as rows:
-            try:
-                found = endpoint.ask(call.prompt)
-            except CallError as failure:
-                refused = failure.status in REFUSED and bool(self.ledger.replies)
-                tokens = bound if failure.paid else 0
-                row |= {"tokens": tokens, "paid": failure.paid, "refused": refused}
-                if failure.paid or refused:
-                    rows.append(row | {"error": str(failure)})
-                return None if refused else failure
-            tokens = bound if found["tokens"] is None else found["tokens"]
-            rows.append(row | found | {"tokens": tokens, "paid": True, "refused": False})
-        return None

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from atkd import scoring
-from atkd.endpoint import DEFAULTS, Asker, Call, checked
+from atkd.asker import Asker
+from atkd.endpoint import Call, checked, cut_off, described
 from atkd.files import InputError, cli, folder_lock, open_text, write_json, write_jsonl
 from atkd.grading import grade
 from atkd.ledger import Ledger
@@ -113,9 +114,11 @@ def verdict(question: Question, replies: list[Row]) -> Verdict:
     """A question's verdict from the ledger's rows, one per order; means over the orders."""
     orders: list[Row] = []
     for order, reply in enumerate(replies, 1):
-        pair = parse(reply["text"]) or (None, None)
+        whole = not cut_off(reply)  # else a 10 may have become a 1
+        pair = (parse(reply["text"]) if whole else None) or (None, None)
         ours, theirs = pair[:: 1 if order == 1 else -1]
         kept = {"reply": reply["text"]} | {k: reply[k] for k in ("error",) if k in reply}
+        kept |= {} if whole else {"error": "cut off by the limit on its length, reply_tokens"}
         orders.append({"order": order, "model": ours, "reference": theirs} | kept)
     if any(row["model"] is None for row in orders):
         return Verdict(question, None, None, orders)
@@ -206,13 +209,15 @@ def main() -> None:
     one.add_argument("--data", required=True, type=Path, help="folder written by atkd.data")
     one.add_argument("--documents", required=True, type=Path, help="file that gets judge rows")
     one.add_argument("--output", required=True, type=Path, help="judge.jsonl to write")
-    many = commands.add_parser("llm", help="have a language model rate answers")
+    many = commands.add_parser(
+        "llm",
+        help="have a language model rate answers",
+        epilog=f"settings, their defaults in brackets:\n{described()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     many.add_argument("--results", required=True, type=Path, help="folder with data/ and runs/")
     many.add_argument("--runs", nargs="*", help="run keys (default: all under runs/)")
-    keys = ", ".join(DEFAULTS)
-    many.add_argument(
-        "--settings", required=True, help=f"JSON with endpoint, model and any of {keys}"
-    )
+    many.add_argument("--settings", required=True, help="JSON with endpoint, model, others below")
     many.add_argument("--output", type=Path, help="folder to write (default: RESULTS/judge)")
     many.add_argument("--dry-run", action="store_true", help="say what would be asked, and stop")
     args = parser.parse_args()

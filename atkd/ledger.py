@@ -22,6 +22,9 @@ class StoppedError(InputError):
 class Ledger:
     """Replies on disk by call, and the budget: what the file holds counts as spent.
 
+    A row with text None is a reply if it is `unanswered`: asked in vain, for good. One that was
+    `refused` is a reply until the file is read again: then its call is in `refused`, to be asked.
+
     A call counts when it was answered, or may have been (time-outs, broken replies); one that the
     endpoint refused by an HTTP status does not. Tokens are those the endpoint reports; where it
     reports none, and as long as a call is open, its upper bound counts.
@@ -30,12 +33,15 @@ class Ledger:
     def __init__(self, path: Path, max_calls: int | None, max_tokens: int | None) -> None:
         self.path, self.max_calls, self.max_tokens = path, max_calls, max_tokens
         self.replies: dict[tuple[str, ...], Row] = {}
+        self.refused: set[tuple[str, ...]] = set()
         self.calls = self.tokens = 0
         self.lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._cut_torn_line()
         for row in read_jsonl(path, ("call", "text", "tokens", "paid", "refused")):
             self._count(row)
+        self.refused = {name for name, row in self.replies.items() if row["refused"]}
+        self.replies = {n: row for n, row in self.replies.items() if n not in self.refused}
 
     def _cut_torn_line(self) -> None:
         with open(self.path, "a+b") as handle:
@@ -46,7 +52,7 @@ class Ledger:
         if row["paid"]:
             self.calls += 1
             self.tokens += row["tokens"]
-        if row["text"] is not None or row["refused"]:
+        if row["text"] is not None or row["refused"] or row.get("unanswered"):
             self.replies[tuple(row["call"])] = row
 
     @contextlib.contextmanager
@@ -69,6 +75,12 @@ class Ledger:
                 self.calls, self.tokens = self.calls - 1, self.tokens - tokens
                 for row in rows:
                     self._append(row)
+
+    def keep(self, rows: list[Row]) -> None:
+        """Writes down rows that are not paid."""
+        with self.lock:
+            for row in rows:
+                self._append(row)
 
     def _append(self, row: Row) -> None:
         line = json.dumps(row) + "\n"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterable
 from html import escape
@@ -86,14 +87,21 @@ def missing(run: Path) -> list[str]:
 
 
 def _disagreements(run: Path, frame: Any) -> list[str]:
+    """Scores that the documents of their seed do not give (estimates share all seeds' ones)."""
     loaded = estimates.load(run / "scores.csv", run / "documents.csv.gz")
-    ours = estimates.estimates(loaded, [(((cell,), ()), "cell") for cell in loaded.rows])
-    found = {(*(row[k] for k in estimates.KEYS), row["task"], row["metric"]): row for row in ours}
+    found = {}
+    for seed in sorted(set(frame.seed)):
+        rows = {cell: {seed: of[seed]} for cell, of in loaded.rows.items() if seed in of}
+        alone = dataclasses.replace(loaded, rows=rows)
+        for row in estimates.estimates(alone, [(((cell,), ()), "cell") for cell in rows]):
+            key = (*(row[k] for k in estimates.KEYS), str(seed), row["task"], row["metric"])
+            found[key] = row["value"]
     out = []
-    means = frame[frame.metric.isin(loaded.metrics())]
-    for key, value in means.groupby([*estimates.KEYS, "task", "metric"]).value.mean().items():
-        other = found[key]["value"] if key in found else None
-        if other is None or abs(other - value) > 0.01:
+    for row in frame[frame.metric.isin(loaded.metrics())].to_dict("records"):
+        key = tuple(str(row[k]) for k in (*estimates.KEYS, "seed", "task", "metric"))
+        other = found.get(key)
+        if other is None or abs(other - row["value"]) > 0.01:
+            value = row["value"]
             out.append(f"{'/'.join(key)}: scores.csv has {value}, its documents give {other}")
     return out
 

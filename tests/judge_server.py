@@ -46,6 +46,7 @@ class Server(ThreadingHTTPServer):
         self.attempts: dict[str, int] = {}
         self.open = self.most_open = 0
         self.headers: dict[str, str] = {}
+        self.pause_s = 0.0  # after each byte
 
     @property
     def endpoint(self) -> str:
@@ -84,7 +85,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body if reply else body[: len(body) // 2])
+        body = body if reply else body[: len(body) // 2]
+        step = 1 if self.server.pause_s else max(len(body), 1)
+        for place in range(0, len(body), step):
+            self.wfile.write(body[place : place + step])
+            time.sleep(self.server.pause_s)
 
     def log_message(self, *_: Any) -> None:
         """Says nothing."""

@@ -75,6 +75,18 @@ def test_the_first_pairs_models_side_by_side(run: Path) -> None:
     assert "Supervised KD + ATKD 125M ← 1.3B, seed 1: 10.0" in seen.words
 
 
+def test_a_language_models_ratings_are_shown(run: Path) -> None:
+    head = "run,task,document,group,metric,value,numerator,denominator"
+    mine = f"{PAIR[4]},koala,d"
+    lines = [f"{mine}0,,judge,,10,1", f"{mine}1,,judge,,6,8", f"{mine}2,,judge_unparsable,100,,"]
+    lines += [f"{mine}1,,judge_exact,46,,", f"{mine}1,,rouge_l,10,,", f"{mine}2,,rouge_l,20,,"]
+    write_text(run / "documents.csv.gz", "\n".join([head, *lines]) + "\n")
+    seen = Seen(browser.write(run).read_text())
+    assert "judge 1000" in seen.words and "judge 75 · ROUGE-L 10 · exact judge 46" in seen.words
+    assert "ROUGE-L 20 · % of replies unreadable 100" in seen.words
+    assert "Supervised KD + ATKD 125M ← 1.3B, seed 1: 537.5" in seen.words  # of two documents
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     """In prompts, references, answers, groups, ids and the configuration's name."""
     folder, key = tmp_path / "<b onclick=x>&", PAIR[3]

@@ -122,6 +122,16 @@ def test_replies_are_read_or_not_but_never_misread(
     assert judge.parse(reply) == pair
 
 
+def test_a_reply_cut_off_by_its_limit_is_not_read() -> None:
+    asked = Question(RUN, "dolly", "", {"id": "d"}, "")
+    row = {"text": "Ratings: 7 1", "raw": json.loads(completion("Ratings: 7 1")[1])}
+    assert judge.verdict(asked, [row]).reference == 1
+    row["raw"]["choices"][0]["finish_reason"] = "length"  # of "Ratings: 7 10"
+    found = judge.verdict(asked, [row])
+    assert (found.model, found.reference, found.unparsable) == (None, None, 1)
+    assert "reply_tokens" in found.orders[0]["error"]
+
+
 @given(st.text(max_size=80))
 @settings(deadline=None)
 def test_no_reply_makes_parsing_fail(reply: str) -> None:
@@ -265,6 +275,22 @@ def test_ratings_become_scores_and_tables(results: Path, run: Run) -> None:
     assert row.answers == found["documents"] == 11 and row.unparsable == pytest.approx(100 / 12)
 
 
+def test_a_question_without_an_answer_is_left_out(results: Path, run: Run) -> None:
+    def script(server: Server, prompt: str, attempt: int) -> Reply:
+        if "koala answer [7]" in prompt:
+            return 200, b'{"choices": []}'
+        return (400, b"no") if "dolly answer [7]" in prompt else ratings()(server, prompt, attempt)
+
+    with serving(script) as server:
+        said = run(results, server, retries=1)
+        assert run(results, server, retries=1).count("24 calls, 1 of them not answered yet") == 1
+    assert "warning: 2 of 24 replies could not be read" in said
+    errors = [order["error"] for row in read_jsonl(results / "judge/judge.jsonl")
+              for order in row["orders"] if "error" in order]  # fmt: skip
+    assert errors == ["HTTP 400: no", "not a chat completion: '{\"choices\": []}'"]
+    assert scoring.collect("lab", results, score(results), results / "judge/documents.csv.gz") == 2
+
+
 def score(results: Path) -> list[Path]:
     """Documents of every run, without a judge."""
     made = []
@@ -357,6 +383,13 @@ def test_a_language_model_beside_the_exact_judge() -> None:
     other = row | {"metric": "judge", "value": "", "numerator": "4", "denominator": "8"}
     made = scoring.judged([row, row | {"task": "koala"}, row | {"metric": "rouge_l"}], [other])
     assert [r["metric"] for r in made] == ["judge_exact", "judge", "rouge_l", "judge"]
+
+
+def test_help_tells_what_settings_mean(run: Run, results: Path) -> None:
+    with serving(ratings()) as server:
+        said = run(results, server, "--help")
+    assert 'environment variable that holds the key; the key is read there alone ["OPENAI' in said
+    assert "  orders " in said and "longest wait for a reply [60]" in said
 
 
 def test_command_line_loads_nothing_heavy() -> None:

@@ -25,7 +25,7 @@ def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
     for made in (
         row("a", text="two\nlines \u2028 \ud800"),
         row("b", text=None, paid=True),
-        row("c", text=None, tokens=0, paid=False, refused=True),
+        row("c", text=None, tokens=0, paid=False, unanswered=True),
     ):
         with ledger.claim(50) as rows:
             rows.append(made)
@@ -33,6 +33,14 @@ def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
     assert again.replies == ledger.replies and set(again.replies) == {("a",), ("c",)}
     assert (again.calls, again.tokens) == (ledger.calls, ledger.tokens) == (2, 14)
     assert again.replies["a",]["text"] == "two\nlines \u2028 \ud800"
+
+
+def test_a_refused_call_is_asked_again_once_the_file_is_read_again(tmp_path: Path) -> None:
+    ledger, refusal = opened(tmp_path), {"text": None, "tokens": 0, "paid": False, "refused": True}
+    ledger.keep([row("a", **refusal), row("b", **refusal), row("b")])
+    assert set(ledger.replies) == {("a",), ("b",)} and not ledger.refused
+    again = opened(tmp_path)
+    assert set(again.replies) == {("b",)} and again.refused == {("a",)}
 
 
 def test_a_torn_last_line_is_cut_and_a_bad_line_is_named(tmp_path: Path) -> None:

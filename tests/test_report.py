@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_agreement import judge_of
 from test_browser import write_samples
@@ -73,6 +74,27 @@ def test_rouge_l_is_among_the_scores_where_a_judge_ran(run: Path, judge: bool) -
     report.redraw(run)
     scores = (run / "index.html").read_text().split('<h2 id="scores">')[1].split("<h2")[0]
     assert ("LLaMA: ROUGE-L" in scores) == judge
+
+
+def test_freeze_takes_a_seed_that_lost_a_document(tmp_path: Path) -> None:
+    """As where a judge's reply could not be read; what the seed's score says is still checked."""
+    folder = write_run(tmp_path / "run", ("llama",), seeds=2, documents=4, tasks=("koala", "bbh"))
+    key, name = "llama/68m/7b/supervised_kd/2", folder / "documents.csv.gz"
+    rows = pd.read_csv(name)
+    lost = (rows.run == key) & (rows.task == "koala") & (rows.metric == "rouge_l")
+    left = rows[lost].value.to_numpy()[1:].mean()
+    rows.drop(rows[lost & (rows.document == "d000")].index).to_csv(name, index=False)
+    with pytest.raises(InputError, match=r"supervised_kd/2/\w+/score: scores\.csv has"):
+        report.freeze(folder, tmp_path / "frozen")
+    scores = pd.read_csv(folder / "scores.csv")
+    mine = (scores.teacher == "7b") & (scores.method == "supervised_kd") & (scores.seed == 2)
+    mine &= scores.metric == "score"
+    scores.loc[mine & scores.task.isin(["koala", "generation"]), "value"] = left
+    bbh = scores[mine & (scores.task == "bbh")].value.iloc[0]
+    scores.loc[mine & (scores.task == "average"), "value"] = (left + bbh) / 2
+    scores.to_csv(folder / "scores.csv", index=False)
+    report.freeze(folder, tmp_path / "frozen")
+    report.redraw(tmp_path / "frozen")
 
 
 def test_text_is_escaped() -> None:

@@ -78,7 +78,7 @@ if JUDGE:
             data=rules.data.output.manifest,
             tasks=collect("<results>/data/tasks/{task}.jsonl", task=OPEN_TASKS),
             prompt=JUDGE["prompt"] or [],
-            code=code("endpoint", "ledger", *JUDGE_PARTS),
+            code=code("asker", "endpoint", "ledger", *JUDGE_PARTS),
         output:
             documents="<results>/judge/documents.csv.gz",
             verdicts="<results>/judge/judge.jsonl",

@@ -119,7 +119,7 @@ rule page:
         figures=rules.figures.output,
         secondary=rules.secondary.output,
         published="results/published.csv",
-        code=code("report", "browser", "webpage"),
+        code=code("report", "browser", "measured", "webpage"),
     output:
         index=report("<results>/index.html", caption="../report/index.rst", category="Run"),
         samples=report("<results>/samples.html", caption="../report/samples.rst", category="Run"),
