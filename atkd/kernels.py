@@ -160,13 +160,12 @@ def forward_split(
 ) -> Tensor:
     """`split` of the forward KL with one exponential per logit; `undivided`: b = a u, KL(p||q).
 
-    DKD = sum of p^_j (t_j - s_j), less the teacher's log-sum of the rest, plus the student's.
+    DKD = sum of p^_j (t_j - s_j), less the teacher's log-sum of the rest, plus the student's. All
+    are taken from the rest's largest logit, lest what logits share costs digits of a difference.
     """
+    target_s_n, target_t_n = (_from_the_top(each, index_n1) for each in (s_nV, t_nV))
     gap_nV = (t_nV - s_nV).scatter_(1, index_n1, 0.0)
-    target_s_n, target_t_n = (each.gather(1, index_n1)[:, 0] for each in (s_nV, t_nV))
-    softmax_(t_nV.scatter_(1, index_n1, -math.inf))
-    q = pair(target_s_n, softmax_(s_nV.scatter_(1, index_n1, -math.inf)))
-    p = pair(target_t_n, rest_n)
+    p, q = pair(target_t_n, softmax_(t_nV)), pair(target_s_n, softmax_(s_nV))
     a_n, b_n = weights
     b_n = a_n * p.log_other_n.exp() if undivided else b_n
     mean_n = gap_nV.mul_(t_nV).sum(1) / t_nV.sum(1)  # whose sum is 1 to a few roundings only
@@ -175,6 +174,14 @@ def forward_split(
     s_nV.mul_((b_n - a_n * slope_n)[:, None]).addcmul_(t_nV, b_n[:, None], value=-1)
     s_nV.scatter_(1, index_n1, (a_n * slope_n)[:, None])
     return a_n * target_n + b_n * diversity_n
+
+
+def _from_the_top(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
+    """Takes the rest's largest from all logits; the target's [n] is returned, -inf in its place."""
+    target_n1 = logits_nV.gather(1, index_n1)
+    top_n1 = logits_nV.scatter_(1, index_n1, -math.inf).amax(1, keepdim=True)
+    logits_nV.sub_(top_n1)
+    return (target_n1 - top_n1)[:, 0]
 
 
 def _on_the_pair(name: str, beta: float, q: Pair, p: Pair) -> tuple[Tensor, Tensor]:
@@ -194,6 +201,12 @@ def cross_entropy(
     total_n = softmax_(s_nV)
     s_nV.mul_(a_n[:, None]).scatter_add_(1, index_n1, -a_n[:, None])
     return a_n * (total_n - target_n)
+
+
+def needs_rest(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the kernel takes the teacher's log-sum of the rest, or finds it on its way."""
+    whole_or_split = split_divergence(settings) if name in SPLIT else name
+    return whole_or_split not in ("forward_kl", "cross_entropy")
 
 
 def kernel_of(name: str, settings: Mapping[str, Any]) -> Kernel:

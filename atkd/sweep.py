@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.guess import Guess
-from atkd.kernels import kernel_of, pair, rest_of
+from atkd.kernels import kernel_of, needs_rest, pair, rest_of
 from atkd.products import (
     Buffers,
     Head,
@@ -102,6 +102,7 @@ class Sweep:
         if theirs:
             self.teacher = task.teacher.to(operand_dtype(task.products, *theirs))
         self.kernel = kernel_of(task.name, task.settings)
+        self.needs_rest = needs_rest(task.name, task.settings)
         self.grads = [
             each.new_zeros(each.shape, dtype=self.sums) if wants else None
             for each, wants in zip(inputs, wanted, strict=True)
@@ -153,7 +154,8 @@ class Sweep:
         t_nV = rest_n = None
         if self.teacher is not None:
             t_nV = project(rest[0], task.hidden_Nd[rows_n], self.teacher, self.buffers)
-            rest_n = self._rest(tile_n, t_nV, index_n1)
+            if self.needs_rest or isinstance(weights, Guess):
+                rest_n = self._rest(tile_n, t_nV, index_n1)
         if isinstance(weights, Guess):
             target_n = t_nV.gather(1, index_n1)[:, 0]
             weights.learn(tile_n, pair(target_n, rest_n).log_other_n.exp())

@@ -12,7 +12,7 @@ import torch
 
 from atkd import kd_loss, models, tokens, train
 from atkd.files import write_jsonl
-from atkd.objectives import METHODS
+from atkd.objectives import METHODS, SETTINGS
 from atkd.sequences import Batch
 
 V, ROWS, MICRO = 262, 275, ([0, 1], [2, 3, 4])
@@ -94,7 +94,8 @@ def whole_step(made: Any, method: str, batches: list[Batch]) -> tuple[torch.Tens
     student, teacher, targets = (torch.stack(each) for each in zip(*found, strict=True))
     if row.loss == "cross_entropy":
         return torch.nn.functional.cross_entropy(student, targets), len(targets)
-    return kd_loss(row.loss, student, teacher, targets, **row.settings), len(targets)
+    settings = {name: value for name, value in row.settings.items() if name in SETTINGS}
+    return kd_loss(row.loss, student, teacher, targets, **settings), len(targets)
 
 
 def update(job: Any, student: Any, batches: list[Batch]) -> tuple[float, int, dict[str, Any]]:
