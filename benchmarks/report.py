@@ -27,7 +27,8 @@ hard/easy split: they compare with our JSD. Bfloat16 products round the operands
 the logits) to 8 bits of mantissa and hold copies of float32 heads. GPU paths exist, but no GPU was
 at hand: they are not measured.
 
-Beside these: the [speed of evaluation](evaluation.md) (`python benchmarks/evaluation.py`) and the
+Beside these: the [accuracy of the losses](accuracy.md) (`python benchmarks/accuracy.py`), the
+[speed of evaluation](evaluation.md) (`python benchmarks/evaluation.py`) and the
 [coverage of the intervals](coverage.md) (`python benchmarks/coverage.py`).
 
 ## Losses

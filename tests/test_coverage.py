@@ -1,4 +1,4 @@
-"""The statistics hold their level in simulation: a small version of benchmarks/coverage.py."""
+"""The statistics hold their level in simulation: a small version of benchmarks/coverage.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNT = 3000  # Monte-Carlo error 0.4 points at 95 %
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """The script, as a module."""
-    spec = importlib.util.spec_from_file_location("coverage", ROOT / "benchmarks/coverage.py")
+    spec = importlib.util.spec_from_file_location("simulation", ROOT / "benchmarks/simulation.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
