@@ -261,6 +261,7 @@ def main() -> None:
             tokenizer = tokens.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
             length, text = settings["max_length"], args.text and str(args.text)
             data = sequences.instructions(str(args.data), tokenizer, length, text)
+            models.check_weights(args.teacher)
             model = models.load(args.teacher, device, settings["teacher_dtype"])
             models.check_head(model, len(tokenizer))
             facts = {"identity": identity(args.teacher, args.data, args.text, settings)}

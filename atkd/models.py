@@ -158,6 +158,16 @@ def load(
     return model.to(device).eval()
 
 
+def check_weights(folder: str | os.PathLike[str]) -> None:
+    """InputError if a finished model's weights are not those that were saved.
+
+    Reads them whole, so it is for what is made once: `load` looks at sizes alone.
+    """
+    for name, facts in read_json(Path(folder) / MANIFEST)["files"].items():
+        if sha256(Path(folder) / name) != facts["sha256"]:
+            raise InputError(f"{Path(folder) / name}: not what {MANIFEST} says (sha256 differs)")
+
+
 def _open(place: str, options: Mapping[str, Any], dtype: str) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM

@@ -141,6 +141,7 @@ def run(order: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = order["argv"]
+    keep_to_threads()
     status: Any = 0
     try:
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
@@ -154,6 +155,12 @@ def run(order: dict[str, Any]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     return status if isinstance(status, int) else int(status is not None)
+
+
+def keep_to_threads() -> None:
+    """Does what torch, imported before OMP_NUM_THREADS was known, would have done by itself."""
+    if "torch" in sys.modules and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def main() -> None:

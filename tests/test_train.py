@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -355,6 +356,16 @@ def test_damaged_and_unfinished_models_are_refused(world: Path, tmp_path: Path) 
     (folder / "model.safetensors").write_bytes(data[:-100])
     with pytest.raises(InputError, match=r"model\.safetensors: missing or not of the size"):
         models.load(folder)
+
+
+def test_weights_edited_in_place_are_known_by_their_hash(world: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained(world, "opt", "teacher"), tmp_path / "teacher"))
+    models.check_weights(folder)
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"model\.safetensors: not what manifest\.json says"):
+        models.check_weights(folder)
 
 
 def test_projected_opt_goes_through_its_head(world: Path) -> None:

@@ -28,6 +28,9 @@ def main():
         raise InputError("key: found 3; expected 4")
     if what == "error":
         raise RuntimeError("broken")
+    if what == "threads":
+        import torch
+        print(torch.get_num_threads())
     if what == "exit":
         sys.exit("ends early")
     os.environ["LATER"] = "mine"
@@ -60,11 +63,13 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def serving(folder: Path, socket: Path, root: Path = ROOT) -> subprocess.Popen[bytes]:
-    """A warm process that has imported little."""
+def serving(
+    folder: Path, socket: Path, root: Path = ROOT, packages: tuple[str, ...] = ("json", "argparse")
+) -> subprocess.Popen[bytes]:
+    """A warm process, by default one that has imported little."""
     socket.parent.mkdir()
     python = Path(sys.executable).with_name("python3")  # an environment's Python has several names
-    command = [str(python), "-m", "atkd.warm", str(socket), "--packages", "json", "argparse"]
+    command = [str(python), "-m", "atkd.warm", str(socket), "--packages", *packages]
     clean = environment(folder, None) | {"PYTHONPATH": os.pathsep.join([str(folder), str(root)])}
     made = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=root, env=clean)
     until(socket.exists)
@@ -147,6 +152,20 @@ def test_it_ends_with_its_standard_input_and_leaves_nothing(
 def test_without_a_warm_process_a_command_line_runs_by_itself(folder: Path, tmp_path: Path) -> None:
     alone = job(folder, tmp_path / "nobody", "plain words")
     assert alone.returncode == 0 and f"parent {os.getpid()}" in alone.stderr
+
+
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_a_job_keeps_to_its_threads(
+    count: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = serving(folder, tmp_path / "room" / "socket", packages=("torch",))
+    monkeypatch.setenv("OMP_NUM_THREADS", count)
+    try:
+        found = job(folder, tmp_path / "room" / "socket", "threads")
+    finally:
+        process.kill()
+        process.communicate()
+    assert found.stdout.splitlines()[0] == count
 
 
 def test_another_packages_process_is_not_asked(folder: Path, tmp_path: Path) -> None:
