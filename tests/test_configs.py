@@ -134,11 +134,32 @@ def test_key_reference_is_up_to_date() -> None:
     assert text.endswith(grid.reference()), "rewrite the keys with atkd.config.reference()"
 
 
+STAND_INS = """
+import torch
+from types import SimpleNamespace
+
+class Model(torch.nn.Sequential):
+    def forward(self, ids):
+        return SimpleNamespace(logits=super().forward(ids))
+
+student, teacher = (Model(torch.nn.Embedding(9, d), torch.nn.Linear(d, 9)) for d in (4, 8))
+optimizer = torch.optim.AdamW(student.parameters())
+ids = torch.randint(9, (2, 6))
+loader = [{"input_ids": ids, "labels": ids.masked_fill(torch.arange(6) < 2, -100)}] * 2
+before = student[1].weight.detach().clone()
+"""
+AFTERWARDS = "assert loss.item() > 0 and not torch.equal(before, student[1].weight)"
+
+
 def test_readme_example_of_the_loss() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     example = next(block for block in blocks if "atkd_loss" in block)
     done = subprocess.run(
-        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", STAND_INS + example + AFTERWARDS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
 

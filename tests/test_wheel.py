@@ -91,7 +91,7 @@ def test_the_wheel_asks_for_torch_alone(wheel: Path) -> None:
     (name,) = [n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("/METADATA")]
     text = zipfile.ZipFile(wheel).read(name).decode()
     needs = re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE)
-    assert [need for need in needs if "extra ==" not in need] == ["torch>=2.4"]
+    assert [need for need in needs if "extra ==" not in need] == ["torch>=2.8"]
     extras = set(re.findall(r"^Provides-Extra: (.*)$", text, re.MULTILINE))
     assert extras == {"harness", "trainer", "trl", "figures", "bench", "dev"}
 
