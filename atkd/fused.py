@@ -158,21 +158,23 @@ def _check_shapes(
     targets: Tensor,
     per_token: tuple[Tensor | None, ...],
 ) -> None:
-    found = {"student hidden": hidden, "student head": student.weight, "teacher hidden": theirs}
-    found |= {"teacher head": teacher.weight, "targets": targets}
-    shapes = {name: tuple(each.shape) for name, each in found.items()}
-    count, rows = len(hidden) if hidden.dim() else 0, len(student.weight)
-    widths = (hidden.shape[-1], theirs.shape[-1])
-    wanted = [(count, widths[0]), (rows, widths[0]), (count, widths[1]), (rows, widths[1])]
-    fits = list(shapes.values()) == [*wanted, (count,)]
-    for name, each in {"student bias": student.bias, "teacher bias": teacher.bias}.items():
-        shapes |= {} if each is None else {name: tuple(each.shape)}
-        fits &= each is None or each.shape == (rows,)
-    for name, each in zip(("mask", "uncertainty", "log_normaliser"), per_token, strict=True):
-        shapes |= {} if each is None else {name: tuple(each.shape)}
-        fits &= each is None or each.shape == (count,)
-    if not fits:
-        shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    count, rows = hidden.shape[:1], student.weight.shape[:1]
+    mask, uncertainty, log_normaliser = per_token
+    wanted = {
+        "student hidden": (hidden, (*count, *hidden.shape[-1:])),
+        "student head": (student.weight, (*rows, *hidden.shape[-1:])),
+        "teacher hidden": (theirs, (*count, *theirs.shape[-1:])),
+        "teacher head": (teacher.weight, (*rows, *theirs.shape[-1:])),
+        "targets": (targets, count),
+        "student bias": (student.bias, rows),
+        "teacher bias": (teacher.bias, rows),
+        "mask": (mask, count),
+        "uncertainty": (uncertainty, count),
+        "log_normaliser": (log_normaliser, count),
+    }
+    given = {name: ends for name, ends in wanted.items() if ends[0] is not None}
+    if any(tensor.shape != shape for tensor, shape in given.values()):
+        shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, (tensor, _) in given.items())
         raise ValueError(
             f"shapes do not match: {shown}; expected hidden [N, d] and [N, e], heads [V, d] and "
             "[V, e], biases [V], all others [N]"

@@ -161,7 +161,8 @@ def forward_split(
     """`split` of the forward KL with one exponential per logit; `undivided`: b = a u, KL(p||q).
 
     DKD = sum of p^_j (t_j - s_j), less the teacher's log-sum of the rest, plus the student's. All
-    are taken from the rest's largest logit, lest what logits share costs digits of a difference.
+    are taken from the rest's largest logit, lest what logits share costs digits of a difference;
+    `rest_n` is found that way too and not looked at.
     """
     target_s_n, target_t_n = (_from_the_top(each, index_n1) for each in (s_nV, t_nV))
     gap_nV = (t_nV - s_nV).scatter_(1, index_n1, 0.0)

@@ -181,16 +181,14 @@ class Loop:
 
     def resume(self, work: Path, identity: str) -> None:
         """Continues from the last checkpoint of the same identity; removes those of another."""
-        own = []
-        for folder in sorted(work.glob("step-*")):
-            if read_json(folder / "step.json")["identity"] == identity:
-                own.append(folder)
-        self.run.wait_for_everyone()
-        for folder in set(work.glob("step-*")) - set(own) if self.run.is_main_process else ():
+        found = {each: read_json(each / "step.json") for each in sorted(work.glob("step-*"))}
+        own = [folder for folder, facts in found.items() if facts["identity"] == identity]
+        self.run.wait_for_everyone()  # all have read what the first process removes
+        for folder in set(found) - set(own) if self.run.is_main_process else ():
             shutil.rmtree(folder)
         if own:
             self.run.load_state(str(own[-1]))
-            self.step = read_json(own[-1] / "step.json")["step"]
+            self.step = found[own[-1]]["step"]
             self.run.print(f"resumed at step {self.step} of {self.steps}")
 
 

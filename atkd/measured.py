@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from atkd.estimates import PRIMARY
-from atkd.files import InputError, open_text
+from atkd.files import InputError
+from atkd.scoring import DOCUMENT_COLUMNS, Row, document_rows, judged, read_documents
 
 Measured = dict[str, float]  # metric -> value
 Tasks = dict[str, dict[str, Measured]]  # task -> document -> metric -> value
-JUDGE, EXACT, UNREAD = PRIMARY[0], "judge_exact", "judge_unparsable"
+JUDGE, UNREAD = PRIMARY[0], "judge_unparsable"
 
 
 def primary(scores: Measured) -> float | None:
@@ -27,56 +28,41 @@ def measured(folder: Path, runs: Iterable[str]) -> dict[str, Tasks]:
     from the run's own file and judge/documents.csv.gz. InputError names a missing or broken file.
     """
     wanted = list(runs)
-    merged, rated = (_by_run(folder / name / "documents.csv.gz", wanted) for name in ("", "judge"))
+    whole = folder / "documents.csv.gz"
+    merged, rated = (_by_run(path, wanted) for path in (whole, folder / "judge" / whole.name))
     found = {}
     for run in wanted:
-        if run not in merged:
-            own = folder / "runs" / run / "documents.csv.gz"
-            merged[run] = _judged(_tasks(own, _rows(own)), rated.get(run, {}))
-        found[run] = merged[run]
+        path, rows = whole, merged.get(run)
+        if rows is None:
+            path = folder / "runs" / run / whole.name
+            rows = judged(read_documents(path), rated.get(run, []))
+        found[run] = _tasks(path, rows)
     return found
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with open_text(path) as handle:
-        yield from csv.DictReader(handle)
+def _by_run(path: Path, runs: list[str]) -> dict[str, list[Row]]:
+    """The rows of these runs in a file of all, if there is one."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    columns = ("run", *DOCUMENT_COLUMNS)
+    for row in document_rows(path, columns) if path.is_file() else ():
+        if row["run"] in runs:
+            found[row["run"]].append(row)
+    return dict(found)
 
 
-def _tasks(path: Path, rows: Iterable[dict[str, str]]) -> Tasks:
+def _tasks(path: Path, rows: Iterable[Row]) -> Tasks:
     found: Tasks = {}
     try:
         for row in rows:
             document = found.setdefault(row["task"], {}).setdefault(row["document"], {})
             document[row["metric"]] = _value(row)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: expected a run's documents.csv.gz ({error!r})") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{path}: expected numbers as values ({error})") from None
     return found
 
 
-def _value(row: dict[str, str]) -> float:
+def _value(row: Row) -> float:
     if row["value"]:
         return float(row["value"])
     ratio = float(row["numerator"]) / float(row["denominator"])
     return 100 * ratio if row["metric"] == JUDGE else ratio
-
-
-def _by_run(path: Path, runs: list[str]) -> dict[str, Tasks]:
-    parts: dict[str, list[dict[str, str]]] = {}
-    try:
-        for row in _rows(path) if path.is_file() else ():
-            if row["run"] in runs:
-                parts.setdefault(row["run"], []).append(row)
-    except (OSError, EOFError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: expected runs' documents.csv.gz ({error!r})") from None
-    return {run: _tasks(path, parts[run]) for run in parts}
-
-
-def _judged(own: Tasks, rated: Tasks) -> Tasks:
-    """A run's documents with a language model's ratings, whose place the exact judge's give up."""
-    for task, documents in rated.items():
-        for scores in own.get(task, {}).values():
-            if JUDGE in scores:
-                scores[EXACT] = scores.pop(JUDGE)
-        for document, scores in documents.items():
-            own.setdefault(task, {}).setdefault(document, {}).update(scores)
-    return own

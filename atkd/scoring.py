@@ -140,15 +140,22 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> None
     write_text(path, text.getvalue())
 
 
-def read_documents(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> list[Row]:
-    """Document rows with exactly these columns; InputError if the file is not one."""
+def document_rows(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> Iterator[Row]:
+    """Document rows, one by one; InputError if the file is damaged or has other columns."""
     try:
         with open_text(path) as handle:
             reader = csv.DictReader(handle)
-            rows = list(reader)
-    except OSError as error:
+            if tuple(reader.fieldnames or ()) != columns:
+                raise InputError(f"{path}: expected rows with columns {', '.join(columns)}")
+            yield from reader
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    if tuple(reader.fieldnames or ()) != columns or not rows:
+
+
+def read_documents(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> list[Row]:
+    """All of a file's `document_rows`; InputError if there are none."""
+    rows = list(document_rows(path, columns))
+    if not rows:
         raise InputError(f"{path}: expected rows with columns {', '.join(columns)}")
     return rows
 

@@ -98,7 +98,7 @@ ALLOWED = {
     "scaling": set(),
     "figures": {"comparisons", "scaling", "stats", "claims"},
     "webpage": set(),
-    "measured": {"estimates"},
+    "measured": {"estimates", "scoring"},
     "browser": {"estimates", "layout", "measured", "webpage"},
     "secondary_table": {"estimates", "layout"},
     "report": {

@@ -54,11 +54,17 @@ def test_all_runs_documents_come_first(tmp_path: Path) -> None:
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"sft/1/documents\.csv\.gz: expected a run's documents"):
+    with pytest.raises(InputError, match=r"sft/1/documents\.csv\.gz: cannot be read"):
         measured(tmp_path, [RUN])
-    write(tmp_path / "documents.csv.gz", OWN)
-    with pytest.raises(InputError, match=r"/documents\.csv\.gz: expected runs' documents.*'run'"):
+    whole = tmp_path / "documents.csv.gz"
+    write(whole, OWN)
+    with pytest.raises(InputError, match=r"/documents\.csv\.gz: expected rows with columns run, "):
         measured(tmp_path, [RUN])
-    (tmp_path / "documents.csv.gz").write_bytes(b"not gzip")
-    with pytest.raises(InputError, match=r"/documents\.csv\.gz: expected runs' documents"):
+    write(whole, ["koala,a,,judge,much,,"], RUN)
+    with pytest.raises(InputError, match=r"/documents\.csv\.gz: expected numbers.*'much'"):
         measured(tmp_path, [RUN])
+    write(whole, OWN, RUN)
+    for damaged in (b"not gzip", whole.read_bytes()[:-9]):
+        whole.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"/documents\.csv\.gz: cannot be read"):
+            measured(tmp_path, [RUN])

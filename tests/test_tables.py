@@ -43,6 +43,23 @@ def level(cell: tuple[str, str, str, str]) -> float:
     return 37.0 - 3.0 * bigger + shift + gain
 
 
+def task_rows(
+    run: str, task: str, values: np.ndarray
+) -> tuple[list[list[object]], dict[str, float]]:
+    """A run's document rows of one task, score and bits of each, and the task's own two means."""
+    size = 40 + np.arange(len(values)) % 30
+    bits = size * (2.6 - values / 60)
+    groups = [f"g{i % 3}" if task in ("bbh", "mmlu") else "" for i in range(len(values))]
+    metric = "prefix_match" if task in ("mmlu", "drop", "bbh") else "rouge_l"
+    rows: list[list[object]] = []
+    for i, group in enumerate(groups):
+        name = [run, task, f"d{i:03d}", group]
+        rows += [[*name, metric, values[i], "", ""], [*name, "bits_per_byte", "", bits[i], size[i]]]
+    by_group = pd.Series(values).groupby(groups).mean().mean()
+    score = by_group if task == "bbh" else values.mean()
+    return rows, {"score": score, "bits_per_byte": bits.sum() / size.sum()}
+
+
 def write_run(
     folder: Path,
     families: tuple[str, ...] = tuple(PAIRS),
@@ -65,26 +82,10 @@ def write_run(
                 values = np.clip(
                     level(cell) + luck + hard[task] + rng.normal(0, 5, documents), 0, 100
                 )
-                size = 40 + np.arange(documents) % 30
-                bits = size * (2.6 - values / 60)
-                groups = [f"g{i % 3}" if task in ("bbh", "mmlu") else "" for i in range(documents)]
-                metric = "prefix_match" if task in ("mmlu", "drop", "bbh") else "rouge_l"
-                for i in range(documents):
-                    rows.append([run, task, f"d{i:03d}", groups[i], metric, values[i], "", ""])
-                    line = [
-                        run,
-                        task,
-                        f"d{i:03d}",
-                        groups[i],
-                        "bits_per_byte",
-                        "",
-                        bits[i],
-                        size[i],
-                    ]
-                    rows.append(line)
-                by_group = pd.Series(values).groupby(groups).mean().mean()
-                means["score"][task] = by_group if task == "bbh" else values.mean()
-                means["bits_per_byte"][task] = bits.sum() / size.sum()
+                made, found = task_rows(run, task, values)
+                rows += made
+                for metric, value in found.items():
+                    means[metric][task] = value
             for metric, found in means.items():
                 for name, part in estimates.AVERAGES.items():
                     part = [t for t in part if t in found]

@@ -117,27 +117,36 @@ def test_what_a_job_changes_stays_its_own(
     assert first == second
 
 
-def test_a_job_dies_with_the_command_line_that_asked_for_it(
+@pytest.fixture
+def asking(
     folder: Path, server: tuple[Path, subprocess.Popen[bytes]]
-) -> None:
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A command line that waits for its job, and the job's process number."""
     command = [sys.executable, "-m", "job", "wait"]
     options = {"env": environment(folder, server[0]), "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, **options) as asking:
-        number = int(asking.stdout.readline())
-        assert number != asking.pid and psutil.pid_exists(number)
-        asking.kill()
+    with subprocess.Popen(command, cwd=folder, **options) as process:
+        yield process, int(process.stdout.readline())
+        process.kill()
+
+
+def test_a_job_dies_with_the_command_line_that_asked_for_it(
+    folder: Path,
+    server: tuple[Path, subprocess.Popen[bytes]],
+    asking: tuple[subprocess.Popen[bytes], int],
+) -> None:
+    process, number = asking
+    assert number != process.pid and psutil.pid_exists(number)
+    process.kill()
     until(lambda: not psutil.pid_exists(number))
     assert job(folder, server[0], "plain words").returncode == 0
 
 
 def test_a_killed_job_is_reported_as_killed(
-    folder: Path, server: tuple[Path, subprocess.Popen[bytes]]
+    asking: tuple[subprocess.Popen[bytes], int],
 ) -> None:
-    command = [sys.executable, "-m", "job", "wait"]
-    options = {"env": environment(folder, server[0]), "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, **options) as asking:
-        os.kill(int(asking.stdout.readline()), signal.SIGKILL)
-        assert asking.wait(timeout=20) == 128 + signal.SIGKILL
+    process, number = asking
+    os.kill(number, signal.SIGKILL)
+    assert process.wait(timeout=20) == 128 + signal.SIGKILL
 
 
 def test_it_ends_with_its_standard_input_and_leaves_nothing(
