@@ -74,12 +74,23 @@ def cell(place: int, answers: Answers, document: str, prompt: str) -> str:
     bar = "" if score is None else f'<meter min="0" max="100" value="{score:.1f}"></meter>'
     own = "" if sample["prompt"] == prompt else folded("its own prompt", sample["prompt"])
     order = sorted(scores, key=lambda name: PRIMARY.index(name) if name in PRIMARY else 99)
-    values = " · ".join(f"{clean(NAMES.get(name, name))} {number(scores[name])}" for name in order)
+    first, more = (
+        " · ".join(f"{clean(spoken(name))} {number(scores[name])}" for name in some)
+        for some in ([n for n in order if n in NAMES], [n for n in order if n not in NAMES])
+    )
+    more = more and f'<details class="scores"><summary>more</summary>{more}</details>'
     return (
         f'<div class="answer" data-model="{place}"{known}><h4>{names(answers.run)}</h4>{bar}'
-        f'<p class="scores">{values}</p><p class="text" dir="auto">{clean(sample["answer"])}</p>'
-        f"{own}</div>"
+        f'<p class="scores">{first}</p><p class="text" dir="auto">{clean(sample["answer"])}</p>'
+        f"{more}{own}</div>"
     )
+
+
+def spoken(metric: str) -> str:
+    """A metric's name in words: `bits_per_byte_easy@1.3b` is of tokens easy for that teacher."""
+    name, _, teacher = metric.partition("@")
+    whose = f" for {teacher}" if teacher else ""
+    return NAMES.get(name, name.replace("_", " ")) + whose
 
 
 def number(value: float) -> str:
@@ -220,6 +231,7 @@ article{border:1px solid var(--line);border-radius:6px;margin:1rem 0;padding:.8r
 content-visibility:auto;contain-intrinsic-size:auto 18rem}article h3{margin:0 0 .5rem}
 .text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate;margin:.2rem 0;
 max-width:none;font:13px/1.45 ui-monospace,Menlo,Consolas,monospace}
+.answer .text{max-height:16rem;overflow:auto}details.scores summary{font-size:12px}
 .text:empty::before{content:"(empty)";color:var(--soft)}summary{cursor:pointer;font-size:.86rem}
 .asked{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:1rem}
 .answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:.6rem;

@@ -173,3 +173,8 @@ def test_a_long_prompt_shows_its_end_and_folds_the_rest(run: Path) -> None:
     assert f"all {len(prompt)} characters" in seen.words
     assert seen.words.count("first example. " * 60) == 1
     assert "details" in seen.tags
+
+
+def test_metrics_are_spoken_of_in_words() -> None:
+    assert browser.spoken("rouge_l") == "ROUGE-L"
+    assert browser.spoken("bits_per_byte_easy@1.3b") == "bits per byte easy for 1.3b"
