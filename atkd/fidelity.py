@@ -168,9 +168,8 @@ def rows_of(names: Row, values: Sequence[Tensor], texts: Sequence[Text]) -> Iter
         means = [float(part[at].mean()) for part in (kl_N, 100 * same_N, entropy_N)]
         shown = dict(zip(COLUMNS[7:10], (f"{mean:.6f}" for mean in means), strict=True))
         count = sum(text.task == task for text in texts)
-        yield (
-            names | {"task": task, "tokens": len(at), "documents": count} | shown | {"left_out": 0}
-        )
+        sizes = {"tokens": len(at), "documents": count, "left_out": 0}
+        yield names | {"task": task} | sizes | shown
 
 
 def truth_rows(names: Row, seen: View, texts: Sequence[Text]) -> Iterator[Row]:

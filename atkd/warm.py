@@ -39,10 +39,8 @@ PREPARED = (
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "transformers.models.llama.modeling_llama",
 )
-HERE = [
-    str(Path(sys.prefix).resolve()),
-    str(Path(__file__).resolve().parent),
-]  # environment, package
+# The environment and the package that two command lines must share to run in one process.
+HERE = [str(Path(place).resolve()) for place in (sys.prefix, Path(__file__).parent)]
 
 
 def start() -> subprocess.Popen[bytes] | None:
