@@ -51,10 +51,10 @@ bench: .venv/.bench
 	PYTHONPATH=. $(BIN)/python benchmarks/report.py
 
 figures: .venv-figures/.ready
-	$(LIGHT)/python -m atkd.report redraw --run results/reference/$(RUN) --published results/published.csv
+	$(LIGHT)/python -m atkd report redraw --run results/reference/$(RUN) --published results/published.csv
 
 freeze: .venv/.ready
-	$(BIN)/python -m atkd.report freeze --run results/$(RUN) --output results/reference/$(RUN)
+	$(BIN)/python -m atkd report freeze --run results/$(RUN) --output results/reference/$(RUN)
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -58,5 +58,5 @@ onstart:
 
 onsuccess:
     shell(
-        "! [ -f results/{config[name]}/index.html ] || python -m atkd.report summary --run results/{config[name]}"
+        "! [ -f results/{config[name]}/index.html ] || python -m atkd report summary --run results/{config[name]}"
     )

@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from atkd.files import InputError
+from atkd.runtime.files import InputError
 
-SCHEMA = Path(__file__).resolve().parent.parent / "workflow/schemas/config.schema.yaml"
+SCHEMA = Path(__file__).resolve().parent / "config.schema.yaml"
 GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
 UNDERSTANDING = ("mmlu", "drop", "bbh")
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from atkd.fused import Head, fused_targets, weighted_fused_loss
-from atkd.loop import gatherer
-from atkd.objectives import IGNORE, check_loss
-from atkd.weighting import Gather, Weights, step_weights
+from atkd.losses.functional import IGNORE, check_loss
+from atkd.losses.fused import Head, fused_targets, weighted_fused_loss
+from atkd.losses.weighting import Gather, Weights, gatherer, step_weights
 
 if TYPE_CHECKING:
     import torch

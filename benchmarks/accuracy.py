@@ -16,7 +16,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from atkd import fused_kd_loss, kd_loss
-from atkd.divergences import DIVERGENCES, uncertainty
+from atkd.losses.divergences import DIVERGENCES, uncertainty
 
 NAMES = ("target_weight", "diversity_weight", "easy_weight", "hard_fraction", "beta")
 TEXT = """# Accuracy of the losses

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from simulation import METHODS, ROOT, Setting, Tasks, coverage, family, observed, spread, variance
 
-from atkd import stats
-from atkd.files import cli, write_text
+from atkd.runtime.cli import run as cli
+from atkd.runtime.files import write_text
+from atkd.statistics import intervals
 
 SEED_RATIOS = (0.0, 0.5, 2.0, 8.0, 32.0)
 RESIDUALS = (0.25, 0.6, 0.95)
@@ -169,7 +170,7 @@ def main() -> None:
     parts = {"main": main_rows, "ranges": ranges, "other": other_table(cases, count, rng)}
     residual, share = spread(options.seen)
     parts |= {"seen": options.seen, "residual": residual, "share": share}
-    parts |= {"holm": holm_table(tasks, few, rng), "reliable": stats.RELIABLE_SEEDS}
+    parts |= {"holm": holm_table(tasks, few, rng), "reliable": intervals.RELIABLE_SEEDS}
     text = TEXT.format(
         options=" " * bool(sys.argv[1:]) + " ".join(sys.argv[1:]), run=options.run, count=count,
         few=few, error=100 * (0.95 * 0.05 / count) ** 0.5, rare=100 * (0.95 * 0.05 / few) ** 0.5,

@@ -24,10 +24,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from atkd import evaluate, models, tokens  # noqa: E402
-from atkd.files import cli, read_jsonl, write_text  # noqa: E402
-from atkd.generation import padded  # noqa: E402
-from atkd.scoring import GENERATION, UNDERSTANDING  # noqa: E402
+from atkd.evaluation import evaluate  # noqa: E402
+from atkd.evaluation.scores import GENERATION, UNDERSTANDING  # noqa: E402
+from atkd.models import checkpoints, tokenizers  # noqa: E402
+from atkd.models.generation import padded  # noqa: E402
+from atkd.runtime.cli import run as cli  # noqa: E402
+from atkd.runtime.files import read_jsonl, write_text  # noqa: E402
 
 PACKAGES = ("torch", "transformers", "lm_eval")
 
@@ -48,7 +50,7 @@ def bare(model: Any, tokenizer: Any, prompts: Path, tasks: list[str], size: int)
 
     for task in tasks:
         rows = list(read_jsonl(prompts / f"{task}.jsonl"))
-        ids = tokens.encode_prompts(tokenizer, [row["prompt"] for row in rows])
+        ids = tokenizers.encode_prompts(tokenizer, [row["prompt"] for row in rows])
         ids.sort(key=len, reverse=True)
         for start in range(0, len(ids), size):
             part, mask = padded(ids[start : start + size], tokenizer.pad_token_id, left=True)
@@ -84,7 +86,7 @@ def least(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
 
 def whole_job(model: Path, prompts: Path, settings: dict[str, Any], rounds: int) -> list[float]:
     """User and system seconds of the evaluation's own command, start-up included."""
-    command = [sys.executable, "-m", "atkd.evaluate", "--model", str(model.resolve())]
+    command = [sys.executable, "-m", "atkd", "evaluate", "--model", str(model.resolve())]
     command += ["--prompts", str(prompts.resolve()), "--run", "a/b/c/d/1"]
     command += ["--settings", json.dumps(settings)]
     found = []
@@ -108,7 +110,7 @@ def machine() -> str:
 
 def report(model: Path, prompts: Path, command: str, rounds: int, settings: dict[str, Any]) -> str:
     """The text of evaluation.md."""
-    loaded, tokenizer = models.load(model), evaluate.models_tokenizer(model)
+    loaded, tokenizer = checkpoints.load(model), evaluate.models_tokenizer(model)
     size, tasks = settings["batch_size"], list(GENERATION)
     lm = evaluate.language_model(loaded, tokenizer, settings["context"], size)
     calls: dict[str, Callable[[], Any]] = {
@@ -116,7 +118,7 @@ def report(model: Path, prompts: Path, command: str, rounds: int, settings: dict
         "answers, through lm-eval": lambda: answers(lm, prompts, tasks),
         "answers, bits, samples": lambda: evaluate.run_tasks(lm, prompts, tasks),
     }
-    models.set_up(1)
+    checkpoints.set_up(1)
     seconds = least(calls, rounds)
     count = sum(sum(1 for _ in read_jsonl(prompts / f"{task}.jsonl")) for task in tasks)
     floor = seconds["bare `generate`"]

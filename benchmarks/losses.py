@@ -33,7 +33,7 @@ def inputs(count: int, vocabulary: int, student: int, teacher: int) -> dict[str,
     """Hidden states, heads, targets drawn from the teacher, whose uncertainty is thus spread."""
     import torch
 
-    from atkd.fused import Head, fused_targets
+    from atkd.losses.fused import Head, fused_targets
 
     torch.manual_seed(0)
     parts = {
@@ -113,7 +113,7 @@ def liger(*ends: Tensor) -> Any:
 
 def contestants(parts: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """Name in the table -> what computes a loss (or, for the floors, only multiplies)."""
-    from atkd.fused import fused_kd_loss
+    from atkd.losses.fused import fused_kd_loss
 
     ends = list(parts.values())[:5]
     known = {key: parts[key] for key in ("uncertainty", "log_normaliser")}

@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from atkd import comparisons, estimates, stats, tdist  # noqa: E402
+from atkd.statistics import comparisons, estimates, intervals, tdist  # noqa: E402
 
 Array = np.ndarray
 Tasks = list[Array]  # per task: each document's gain less the task's mean, (D,)
@@ -76,7 +76,7 @@ def spread(run: Path) -> tuple[float, float]:
         for parts in ([t.residual * len(t.seed_means) for t in tasks],
                       [t.document - t.residual for t in tasks])
     )  # fmt: skip
-    return residual / (residual + max(shared, 0.0)), float(stats.moments(tasks).share)
+    return residual / (residual + max(shared, 0.0)), float(intervals.moments(tasks).share)
 
 
 def draw(
@@ -112,7 +112,7 @@ SHARES = np.linspace(0.0, 1.0, 101)
 def quantiles(seeds: int) -> Array:
     """0.975 quantiles of `stats.reference` at `INVERSE` (1 / freedom of documents) and `SHARES`."""
     return np.array([
-        [tdist.quantile(0.975, stats.reference(share, seeds, 1 / x if x else np.inf))
+        [tdist.quantile(0.975, intervals.reference(share, seeds, 1 / x if x else np.inf))
          for share in SHARES]
         for x in INVERSE
     ])  # fmt: skip
@@ -130,7 +130,7 @@ def quantile(share: Array, seeds: int, freedom: Array) -> Array:
 Bounds = tuple[Array, Array]
 
 
-def around(found: stats.Moments, seeds: int) -> Bounds:
+def around(found: intervals.Moments, seeds: int) -> Bounds:
     """The interval that such moments mean."""
     half = found.error * quantile(found.share, seeds, found.freedom)
     return found.value - half, found.value + half
@@ -138,15 +138,15 @@ def around(found: stats.Moments, seeds: int) -> Bounds:
 
 def student(value: Array, error: Array, freedom: Array) -> Bounds:
     """A plain t interval."""
-    return around(stats.Moments(value, error, np.zeros(len(value)), freedom), 2)
+    return around(intervals.Moments(value, error, np.zeros(len(value)), freedom), 2)
 
 
-def harness(tasks: list[stats.Components], rng: np.random.Generator) -> Bounds:
+def harness(tasks: list[intervals.Components], rng: np.random.Generator) -> Bounds:
     """What the tables print."""
-    return around(stats.moments(tasks), tasks[0].seed_means.shape[-1])
+    return around(intervals.moments(tasks), tasks[0].seed_means.shape[-1])
 
 
-def satterthwaite(tasks: list[stats.Components], rng: np.random.Generator) -> Bounds:
+def satterthwaite(tasks: list[intervals.Components], rng: np.random.Generator) -> Bounds:
     """The same components, a negative one of the seeds set to zero, textbook degrees of freedom."""
     means_S = np.mean([task.seed_means for task in tasks], axis=0)
     seeds, scale = means_S.shape[-1], len(tasks) ** 2
@@ -164,7 +164,7 @@ def satterthwaite(tasks: list[stats.Components], rng: np.random.Generator) -> Bo
     return student(means_S.mean(-1), np.sqrt(variance), variance**2 / below)
 
 
-def seeds_only(tasks: list[stats.Components], rng: np.random.Generator) -> Bounds:
+def seeds_only(tasks: list[intervals.Components], rng: np.random.Generator) -> Bounds:
     """A t interval over the seeds' means: documents taken as all there are."""
     means_S = np.mean([task.seed_means for task in tasks], axis=0)
     seeds = means_S.shape[-1]
@@ -172,7 +172,7 @@ def seeds_only(tasks: list[stats.Components], rng: np.random.Generator) -> Bound
     return student(means_S.mean(-1), error, np.full(len(error), seeds - 1.0))
 
 
-def documents_only(tasks: list[stats.Components], rng: np.random.Generator) -> Bounds:
+def documents_only(tasks: list[intervals.Components], rng: np.random.Generator) -> Bounds:
     """A t interval over the documents of all seeds' average: seeds taken as all there are."""
     merged = [
         task._replace(
@@ -181,10 +181,10 @@ def documents_only(tasks: list[stats.Components], rng: np.random.Generator) -> B
         )
         for task in tasks
     ]
-    return around(stats.moments(merged), 2)  # no share of seeds: their number is idle
+    return around(intervals.moments(merged), 2)  # no share of seeds: their number is idle
 
 
-def nested_bootstrap(tasks: list[stats.Components], rng: np.random.Generator) -> Bounds:
+def nested_bootstrap(tasks: list[intervals.Components], rng: np.random.Generator) -> Bounds:
     """Percentiles of 400 resamples of seeds, then of each seed's documents on their own.
 
     Means over resampled documents are drawn from their normal limit; documents' variance within a
@@ -232,7 +232,7 @@ def coverage(
     held, wide = dict.fromkeys(methods, 0.0), dict.fromkeys(methods, 0.0)
     unit = 2 * 1.959964 * np.sqrt(setting.known * variance(tasks, limit))
     for size in chunks(count):
-        found = [stats.components(task) for task in draw(tasks, setting, size, rng, limit)]
+        found = [intervals.components(task) for task in draw(tasks, setting, size, rng, limit)]
         for name, method in methods.items():
             low, high = method(found, rng)
             held[name] += float(((low <= 0) & (high >= 0)).sum()) / count
@@ -248,7 +248,7 @@ def family(
     Returns how often some gain that is zero is called real, without and with Holm's correction,
     and the share of the real ones found with it (NaN without any).
     """
-    parts = stats.reference(setting.share, setting.seeds, np.inf)
+    parts = intervals.reference(setting.share, setting.seeds, np.inf)
     effect = sum(tdist.quantile(q, parts) for q in (0.975, 0.8))
     effect *= np.sqrt(setting.known * variance(tasks))
     single, corrected, found = 0, 0, 0
@@ -261,19 +261,19 @@ def family(
                 np.sqrt(shared) * a + np.sqrt(1 - shared) * b + (place < real) * effect
                 for a, b in zip(common, own, strict=True)
             ]
-            p_values.append(p_of([stats.components(task) for task in values]))
+            p_values.append(p_of([intervals.components(task) for task in values]))
         for p_G in zip(*p_values, strict=True):
-            adjusted = stats.holm(p_G)
+            adjusted = intervals.holm(p_G)
             single += min(p_G[real:]) < comparisons.LEVEL
             corrected += min(adjusted[real:]) < comparisons.LEVEL
             found += sum(p < comparisons.LEVEL for p in adjusted[:real])
     return single / count, corrected / count, found / (count * real) if real else float("nan")
 
 
-def p_of(tasks: list[stats.Components]) -> list[float]:
+def p_of(tasks: list[intervals.Components]) -> list[float]:
     """The harness's p-value of every simulated comparison."""
-    rest = (tasks[0].seed_means.shape[-1], 0, stats.SEEDS_AND_DOCUMENTS)
+    rest = (tasks[0].seed_means.shape[-1], 0, intervals.SEEDS_AND_DOCUMENTS)
     return [
-        stats.p_value(stats.Estimate(value, 0.0, 0.0, error, share, freedom, *rest))
-        for value, error, share, freedom in zip(*stats.moments(tasks), strict=True)
+        intervals.p_value(intervals.Estimate(value, 0.0, 0.0, error, share, freedom, *rest))
+        for value, error, share, freedom in zip(*intervals.moments(tasks), strict=True)
     ]

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atkd.released import Sample
-from atkd.sequences import Batch, Fixed, Sequences, epoch_batches
+from atkd.data.sequences import Batch, Fixed, Sample, Sequences, epoch_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +73,7 @@ class Bench:
 
     def student_end(self) -> tuple[Tensor, Tensor]:
         """The student's hidden states [N, d] and head."""
-        from atkd.models import head, hidden_states
+        from atkd.models.checkpoints import head, hidden_states
 
         hidden_BTd = hidden_states(self.student, *self.batch[:2])
         return hidden_BTd[:, :-1][self.batch.supervised_BS], head(self.student).weight
@@ -83,7 +82,7 @@ class Bench:
         """The teacher's."""
         import torch
 
-        from atkd.models import head, hidden_states
+        from atkd.models.checkpoints import head, hidden_states
 
         with torch.no_grad():
             hidden_BTd = hidden_states(self.teacher, *self.batch[:2])
@@ -102,7 +101,7 @@ def prepare() -> Bench:
     """Models, batch and targets."""
     import torch
 
-    from atkd.models import keep_freed_memory
+    from atkd.models.checkpoints import keep_freed_memory
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
@@ -128,8 +127,8 @@ def contestants(bench: Bench) -> dict[str, Callable[[], Tensor]]:
     """Name in the table -> loss of the batch."""
     import torch
 
-    from atkd.fused import Head, fused_kd_loss, fused_targets, weighted_fused_loss
-    from atkd.weighting import token_weights
+    from atkd.losses.fused import Head, fused_kd_loss, fused_targets, weighted_fused_loss
+    from atkd.losses.weighting import token_weights
 
     hidden_Nd, head_Vd = bench.teacher_end()
     y_N = bench.targets_N

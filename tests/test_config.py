@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import ROOT
 
 from atkd import config as grid
-from atkd.files import InputError
-from atkd.objectives import METHODS
+from atkd.methods import METHODS
+from atkd.runtime.files import InputError
 
-CONFIGS = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 NEEDS = {name: row.needs_teacher for name, row in METHODS.items()}
 
 
 def read(name: str) -> dict[str, Any]:
-    path = Path(__file__).parent.parent / f"config/{name}.yaml"
+    path = ROOT / f"config/{name}.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 

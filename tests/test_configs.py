@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Snakemake
+from helpers import ROOT, Snakemake
 
 from atkd import config as grid
-from atkd import data
-from atkd.files import InputError
-from atkd.objectives import METHODS
+from atkd.data import prepare
+from atkd.methods import METHODS
+from atkd.runtime.files import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 REAL = {"opt": (50265, 50272), "pythia": (50277, 50304), "llama": (32000, 32000)}
 
@@ -38,7 +37,7 @@ def root() -> Path:
 def test_lab_covers_the_families_and_tasks() -> None:
     lab = read("lab")
     assert {pair["family"] for pair in lab["pairs"]} == set(REAL)
-    assert set(lab["tasks"]) == set(data.TASKS) and not lab["extra_tasks"]
+    assert set(lab["tasks"]) == set(prepare.TASKS) and not lab["extra_tasks"]
     for family, (ids, rows) in REAL.items():
         for model in lab["families"][family]["models"].values():
             assert model["build"].get("rows", ids) == rows
@@ -55,16 +54,16 @@ def test_lab_dry_run(checkout: Path, snakemake: Snakemake, tmp_path: Path) -> No
 
 
 def test_lab_tokenizers_are_the_real_ones(root: Path) -> None:
-    from atkd import tokens
+    from atkd.models import tokenizers
 
     for family, (ids, _) in REAL.items():
         files = read("lab")["families"][family]["tokenizer"]["files"]
-        assert len(tokens.open_tokenizer({"files": str(root / files)}, family)) == ids
+        assert len(tokenizers.open_tokenizer({"files": str(root / files)}, family)) == ids
 
 
 def test_lab_data(root: Path, tmp_path: Path) -> None:
     settings = read("lab")["data"]["settings"] | {"root": str(root / "data")}
-    manifest = data.prepare("local", settings, 1, tmp_path)
+    manifest = prepare.prepare("local", settings, 1, tmp_path)
     assert manifest["files"]["train.jsonl"]["rows"] == settings["limits"]["train"]
     assert any("not Alpaca-GPT4" in note for note in manifest["notes"])
 
@@ -88,7 +87,7 @@ def test_paper_is_the_papers_setting() -> None:
     assert paper["evaluation"]["max_new_tokens"] == {
         "generation": 256, "mmlu": 2, "drop": 8, "bbh": 32,
     }  # fmt: skip
-    assert set(paper["data"]["settings"]["tasks"]) == set(data.TASKS)
+    assert set(paper["data"]["settings"]["tasks"]) == set(prepare.TASKS)
     assert len(paper["data"]["settings"]["tasks"]["bbh"][0]["configs"]) == 27
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 COUNT = 3000  # Monte-Carlo error 0.4 points at 95 %
 
 
@@ -76,5 +75,5 @@ def test_quantiles_read_off_are_those_computed(benchmark: ModuleType) -> None:
     share, freedom = np.array([0.0, 0.333, 0.954, 1.0]), np.array([700.0, 33.0, 1e9, 9.0])
     found = benchmark.quantile(share, 3, freedom)
     for value, part, degrees in zip(found, share, freedom, strict=True):
-        parts = benchmark.stats.reference(part, 3, degrees)
+        parts = benchmark.intervals.reference(part, 3, degrees)
         assert value == pytest.approx(benchmark.tdist.quantile(0.975, parts), rel=2e-3)

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.mark.parametrize("name", ["plain_loop", "transformers_trainer", "trl_gkd"])

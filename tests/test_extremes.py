@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from atkd import fused_kd_loss, kd_loss, token_terms
-from atkd.divergences import DIVERGENCES
+from atkd.losses.divergences import DIVERGENCES
 
 TKD = ("dkd", {"target_weight": 1.0, "diversity_weight": 0.0})
 DKD = ("dkd", {"target_weight": 0.0, "diversity_weight": 1.0})

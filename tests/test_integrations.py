@@ -17,6 +17,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from helpers import ROOT
 from torch.nn.utils.rnn import pad_sequence
 
 from atkd import kd_loss
@@ -312,7 +313,7 @@ def train_two_steps(folder: Path, processes: int, scope: str) -> None:
 def test_two_processes_step_like_one(scope: str, tmp_path: Path) -> None:
     train_two_steps(tmp_path, 1, scope)
     line = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    path = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run(
         [sys.executable, *line, str(tmp_path), scope],

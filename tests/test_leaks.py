@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from atkd import world
+from atkd.world import builder
 
 SETTINGS = {"pretrain": 3000, "train": 1500}
-WORLD = world.generate(SETTINGS, seed=3)
-HELD = world.Builder(world.checked(SETTINGS), 3).held
+WORLD = builder.generate(SETTINGS, seed=3)
+HELD = builder.Builder(builder.checked(SETTINGS), 3).held
 OPTIONS = re.compile(r"(.+)\nA\. (.+)\nB\. (.+)\nC\. (.+)\nD\. (.+)\n")
 SHOWN = "\n".join(row["text"] for row in WORLD.pretrain)
 LINES = set(SHOWN.split("\n"))
@@ -25,7 +25,7 @@ def asked(row: dict[str, Any]) -> str:
 TRAINED = {asked(row) for row in WORLD.train}
 
 
-@pytest.mark.parametrize("task", world.GENERATION)
+@pytest.mark.parametrize("task", builder.GENERATION)
 def test_no_open_ended_item_is_trained_on(task: str) -> None:
     keys = {key for row in WORLD.train for key in row["keys"]}
     for row in WORLD.tasks[task]:

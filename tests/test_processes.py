@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from atkd import tokens
-from atkd.files import read_json, read_jsonl, write_jsonl
+from atkd.models import tokenizers
+from atkd.runtime.files import read_json, read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.slow
 KNOBS = {
@@ -40,8 +40,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_jsonl(folder / "train.jsonl", rows)
     write_jsonl(folder / "pretrain.jsonl", [{"id": r["id"], "text": r["output"] * 3} for r in rows])
-    tokenizer = tokens.train_tokenizer("llama", [json.dumps(row) for row in rows], 270)
-    tokens.save(tokenizer, folder / "tokenizer")
+    tokenizer = tokenizers.train_tokenizer("llama", [json.dumps(row) for row in rows], 270)
+    tokenizers.save(tokenizer, folder / "tokenizer")
     train(folder, "base", "base", data="pretrain")
     train(folder, "teacher", "teacher", base="base")
     return folder

@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, Snakemake, command, copy_of_checkout, quiet_environment
+from helpers import ROOT, Snakemake, command, copy_of_checkout, quiet_environment
 
-from atkd.files import folder_lock, read_json
+from atkd.runtime.files import folder_lock, read_json
 
 pytestmark = pytest.mark.slow
 

@@ -12,11 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from packaging.requirements import Requirement
 
 import atkd
 
-ROOT = Path(__file__).resolve().parent.parent
 LOSSES = """
 import importlib.util
 import torch

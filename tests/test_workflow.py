@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Snakemake, command, copy_of_checkout, quiet_environment
+from helpers import ROOT, Snakemake, command, copy_of_checkout, quiet_environment
 
-from atkd.files import folder_lock, write_jsonl
+from atkd.runtime.files import folder_lock, write_jsonl
 
 TASKS = ("dolly", "selfinst", "vicuna", "koala", "wizardlm", "mmlu", "drop", "bbh")
 SMOKE = ("--configfile", "config/smoke.yaml")
@@ -53,7 +53,7 @@ def test_the_default_is_the_world_and_a_named_configuration_stands_alone(
     world = snakemake(checkout, "-n")
     assert "results/world/index.html" in world.stdout and "pythia" in world.stdout
     smoke = snakemake(checkout, "-n", *SMOKE)
-    assert "world/" not in smoke.stdout and "pythia" not in smoke.stdout
+    assert "results/world/" not in smoke.stdout and "pythia" not in smoke.stdout
     assert counts(smoke.stdout) == {
         "data": 1, "tokenizer": 2, "prompts": 2, "check": 1, "base": 4, "teacher": 2, "text": 2,
         "cache": 4, "student": 12, "evaluate": 16, "score": 16, "scores": 1, "tables": 1,
@@ -117,11 +117,11 @@ def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
     assert counts(listed["with"]) == counts(listed["without"]) | more
     (line,) = [line for line in listed["with"].splitlines() if "some-judge" in line]
     models = counts(listed["with"])["evaluate"]
-    assert "python -m atkd.judge llm" in line and len(re.findall(r" (opt|llama)/", line)) == models
+    assert "python -m atkd judge llm" in line and len(re.findall(r" (opt|llama)/", line)) == models
     assert '"max_calls": 7' in line and "localhost" not in listed["with"].replace(line, "")
     assert "--judge results/judged/judge/documents.csv.gz" in listed["with"]
     assert all("tables/rouge_l_opt.csv" in text for text in listed.values())  # beside any judge
-    exact = re.findall(r"python -m atkd.judge exact --run (\S+)", listed["without"])
+    exact = re.findall(r"python -m atkd judge exact --run (\S+)", listed["without"])
     assert len(exact) == models and "--judge" not in listed["without"]
 
 
@@ -247,7 +247,7 @@ def test_a_cluster_is_asked_for_what_the_configuration_says(tmp_path: Path) -> N
         text=True,
         timeout=60,
     )
-    several = "python -m torch.distributed.run --standalone --nproc-per-node=2 -m -- atkd.train"
+    several = "python -m torch.distributed.run --standalone --nproc-per-node=2 -m -- atkd train"
     assert several in done.stdout
     lines = record.read_text().splitlines()
     assert len(lines) == 4

@@ -21,7 +21,7 @@ rule fidelity_of:
         prompts=folder_of("prompts"),
         settings=fidelity_settings,
     shell:
-        "python -m atkd.fidelity run --models {params.models} --data {params.data} "
+        "python -m atkd fidelity run --models {params.models} --data {params.data} "
         "--prompts {params.prompts} --settings {params.settings:q} --output {output} > {log} 2>&1"
 
 
@@ -41,7 +41,7 @@ rule fidelity:
     conda:
         "../../environment.yml"
     shell:
-        "python -m atkd.fidelity collect --found {input.found} --output {output} > {log} 2>&1"
+        "python -m atkd fidelity collect --found {input.found} --output {output} > {log} 2>&1"
 
 
 rule crosscheck_of:
@@ -66,7 +66,7 @@ rule crosscheck_of:
         settings=evaluation_settings,
         model=subpath(input.model, parent=True),
     shell:
-        "python -m atkd.crosscheck run --model {params.model} --run {params.run} "
+        "python -m atkd crosscheck run --model {params.model} --run {params.run} "
         "--data {input.data} --documents {input.documents} --settings {params.settings:q} "
         "--output {output} > {log} 2>&1"
 
@@ -83,4 +83,4 @@ rule crosscheck:
     conda:
         "../../environment.yml"
     shell:
-        "python -m atkd.crosscheck collect --found {input.found} --output {output} > {log} 2>&1"
+        "python -m atkd crosscheck collect --found {input.found} --output {output} > {log} 2>&1"

@@ -9,19 +9,27 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])}
 
 from atkd import config as grid
-from atkd import scoring, warm
-from atkd.files import InputError, folder_lock
-from atkd.judge import settings_of as judge_settings_of
-from atkd.objectives import METHODS
-from atkd.recipes import deviations, overrides, recipe, row_of, switches_of, trained_as
-from atkd.released import SWITCHES
+from atkd.evaluation import scores as scoring
+from atkd.judge.judge import settings_of as judge_settings_of
+from atkd.methods import (
+    METHODS,
+    SWITCHES,
+    deviations,
+    overrides,
+    resolve,
+    row_of,
+    switches_of,
+    trained_as,
+)
+from atkd.runtime import fork_server
+from atkd.runtime.files import InputError, folder_lock
 
 try:
     config = grid.checked(config, METHODS)
     DATA_ROOT = grid.data_root(config)
     RELEASED = list(SWITCHES) if config["protocol"] == "released" else config["released"]
     for name in config["methods"]:
-        recipe(name, "opt", {})
+        resolve(name, "opt", {})
     # Taken out, so that no model is evaluated again because the judge changed.
     JUDGE = config["evaluation"].pop("judge", None)
     JUDGE = JUDGE and judge_settings_of(JUDGE)
@@ -55,14 +63,14 @@ def hold_results():
 
 
 def keep_warm():
-    """Starts the process that becomes each CPU job of a local run, imports done (atkd/warm.py)."""
+    """Starts the process that becomes each CPU job of a local run, imports done (atkd/runtime/fork_server.py)."""
     if COMPUTE["device"] == "cpu" and workflow.local_exec:
-        workflow.globals["warm_process"] = warm.start()
+        workflow.globals["warm_process"] = fork_server.start()
 
 
 def code(*modules):
     """The package files whose edits must rerun a rule."""
-    return [f"atkd/{name}.py" for name in modules]
+    return [str(path) for path in sorted(Path("atkd").rglob("*.py")) if path.stem in modules]
 
 
 def needs(wildcards, alone=False):
@@ -176,7 +184,7 @@ def base_of(wildcards):
 def recipe_of(wildcards):
     """The method of a student as this configuration runs it."""
     name = wildcards.method
-    return recipe(name, wildcards.family, overrides(config, name), RELEASED)
+    return resolve(name, wildcards.family, overrides(config, name), RELEASED)
 
 
 def caches(wildcards):

@@ -14,5 +14,5 @@ rule deviations:
     params:
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.deviations --scores {input.scores} --documents {input.documents} "
+        "python -m atkd deviations --scores {input.scores} --documents {input.documents} "
         "--output {params.folder} > {log} 2>&1"

@@ -1,6 +1,6 @@
 JUDGE_PARTS = ("judge", "verdicts", "grading", "grammar", "universe")
 EXACT_JUDGE = (
-    " && python -m atkd.judge exact --run {params.run} --samples {params.samples} "
+    " && python -m atkd judge exact --run {params.run} --samples {params.samples} "
     "--data {params.data} --documents {output.documents} --output {output.verdicts} >> {log} 2>&1"
 )
 
@@ -32,7 +32,7 @@ rule evaluate:
         prompts=folder_of("prompts"),
         folder=subpath(output.summary, parent=True),
     shell:
-        "python -m atkd.evaluate --model {params.model} --prompts {params.prompts} "
+        "python -m atkd evaluate --model {params.model} --prompts {params.prompts} "
         "--run {params.run} --settings {params.settings:q} --output {params.folder} > {log} 2>&1"
 
 
@@ -61,7 +61,7 @@ rule score:
         data=lambda wildcards, input: Path(input.tasks[0]).parents[1] if WORLD else "",
         teachers=teachers_flag,
     shell:
-        "python -m atkd.scoring score --samples {params.samples} {params.teachers} "
+        "python -m atkd score score --samples {params.samples} {params.teachers} "
         "--output {output.documents} > {log} 2>&1" + (EXACT_JUDGE if WORLD else "")
 
 
@@ -95,7 +95,7 @@ if JUDGE:
             results=subpath(input.data, ancestor=2),
             folder=subpath(output.summary, parent=True),
         shell:
-            "python -m atkd.judge llm --results {params.results} --runs {params.runs} "
+            "python -m atkd judge llm --results {params.results} --runs {params.runs} "
             "--settings {params.settings:q} --output {params.folder} > {log} 2>&1"
 
 
@@ -117,5 +117,5 @@ rule scores:
         judge=lambda wildcards, input: f"--judge {input.judge}" if JUDGE else "",
         folder=subpath(output.scores, parent=True),
     shell:
-        "python -m atkd.scoring collect --config {params.config} --results {params.folder} "
+        "python -m atkd score collect --config {params.config} --results {params.folder} "
         "--documents {input.documents} {params.judge} > {log} 2>&1"

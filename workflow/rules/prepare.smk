@@ -19,7 +19,7 @@ rule data:
         settings=data_settings,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python -m atkd.data --source {params.source} --settings {params.settings:q} "
+        "python -m atkd data --source {params.source} --settings {params.settings:q} "
         "--seed {params.seed} --output {params.folder} > {log} 2>&1"
 
 
@@ -37,7 +37,7 @@ rule tokenizer:
         settings=tokenizer_settings,
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.tokens --family {wildcards.family} --settings {params.settings:q} "
+        "python -m atkd tokenizer --family {wildcards.family} --settings {params.settings:q} "
         "--text {input.text} --output {params.folder} > {log} 2>&1"
 
 
@@ -60,7 +60,7 @@ rule prompts:
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output.summary, parent=True),
     shell:
-        "python -m atkd.prompts --data {params.data} --tokenizer {params.tokenizer} "
+        "python -m atkd prompts --data {params.data} --tokenizer {params.tokenizer} "
         "--settings {params.settings:q} --output {params.folder} > {log} 2>&1"
 
 
@@ -94,5 +94,5 @@ rule check:
         settings=check_settings,
         tokenizers=folder_of("tokenizers", levels=2),
     shell:
-        "python -m atkd.check --settings {params.settings:q} "
+        "python -m atkd check --settings {params.settings:q} "
         "--tokenizers {params.tokenizers} --output {output} > {log} 2>&1"

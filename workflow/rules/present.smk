@@ -64,7 +64,7 @@ rule tables:
     params:
         folder=subpath(output.costs, parent=True),
     shell:
-        "python -m atkd.tables --scores {input.scores} --documents {input.documents} "
+        "python -m atkd tables --scores {input.scores} --documents {input.documents} "
         "--costs {input.costs} --published {input.published} --output {params.folder} > {log} 2>&1"
 
 
@@ -86,7 +86,7 @@ rule secondary:
     params:
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.secondary_table --scores {input.scores} --output {params.folder} > {log} 2>&1"
+        "python -m atkd secondary --scores {input.scores} --output {params.folder} > {log} 2>&1"
 
 
 rule figures:
@@ -110,7 +110,7 @@ rule figures:
         tables=subpath(input.tables, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.figures --tables {params.tables} --output {params.folder} > {log} 2>&1"
+        "python -m atkd figures --tables {params.tables} --output {params.folder} > {log} 2>&1"
 
 
 rule page:
@@ -131,4 +131,4 @@ rule page:
     params:
         folder=subpath(output.index, parent=True),
     shell:
-        "python -m atkd.report html --run {params.folder} --published {input.published} > {log} 2>&1"
+        "python -m atkd report html --run {params.folder} --published {input.published} > {log} 2>&1"

@@ -28,7 +28,7 @@ rule base:
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.launch} atkd.train --role base --run models/{wildcards.family}/{wildcards.size} "
+        "{params.launch} atkd train --role base --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--data {input.data} --output {params.folder} > {log} 2>&1"
 
@@ -58,7 +58,7 @@ rule teacher:
         base=subpath(input.base, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.launch} atkd.train --role teacher --run models/{wildcards.family}/{wildcards.size} "
+        "{params.launch} atkd train --role teacher --run models/{wildcards.family}/{wildcards.size} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--base {params.base} --data {input.data} --output {params.folder} > {log} 2>&1"
 
@@ -84,7 +84,7 @@ rule text:
         settings=answer_settings,
         teacher=subpath(input.teacher, parent=True),
     shell:
-        "python -m atkd.text --teacher {params.teacher} --data {input.data} "
+        "python -m atkd teacher-answers --teacher {params.teacher} --data {input.data} "
         "--run text/{wildcards.family}/{wildcards.size}/seed{wildcards.seed} "
         "--settings {params.settings:q} --output {output} > {log} 2>&1"
 
@@ -118,7 +118,7 @@ rule cache:
         text=lambda wildcards, input: f"--text {input.text}" if input.text else "",
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd.cache --teacher {params.teacher} --data {input.data} {params.text} "
+        "python -m atkd teacher-cache --teacher {params.teacher} --data {input.data} {params.text} "
         "--run cache/{wildcards.family}/{wildcards.size}/seed{wildcards.seed}/{wildcards.sequences} "
         "--settings {params.settings:q} --output {params.folder} > {log} 2>&1"
 
@@ -153,7 +153,7 @@ rule student:
         run="{family}/{student}/{teacher}/{method}/{seed}",
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.launch} atkd.train --role student --method {wildcards.method} --run {params.run} "
+        "{params.launch} atkd train --role student --method {wildcards.method} --run {params.run} "
         "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
         "--base {params.base} {params.teacher} --data {input.data} "
         "--output {params.folder} > {log} 2>&1"

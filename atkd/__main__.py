@@ -1,0 +1,69 @@
+"""The command line of every stage: `python -m atkd STAGE ...`, or `atkd STAGE ...`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+from atkd.runtime import cli, fork_server
+
+
+class Stage(NamedTuple):
+    """A stage's module, what it does, and whether it imports torch (a fork server may run it)."""
+
+    module: str
+    about: str
+    heavy: bool = False
+
+
+STAGES = {
+    "world": Stage("atkd.world.builder", "show items of the embedded world"),
+    "data": Stage("atkd.data.prepare", "write training data and tasks from a source"),
+    "tokenizer": Stage("atkd.models.tokenizers", "open or train a family's tokenizer", True),
+    "prompts": Stage("atkd.data.prompts", "write the exact text a model is asked", True),
+    "check": Stage("atkd.models.check", "check that teacher and student read the same ids", True),
+    "train": Stage("atkd.training.train", "train a base, a teacher or a student", True),
+    "teacher-answers": Stage("atkd.training.teacher_answers", "sample a teacher's answers", True),
+    "teacher-cache": Stage("atkd.training.teacher_cache", "keep a teacher's outputs", True),
+    "evaluate": Stage("atkd.evaluation.evaluate", "let a model answer every task", True),
+    "score": Stage("atkd.evaluation.scores", "score answers; collect the scores of all runs"),
+    "fidelity": Stage("atkd.evaluation.fidelity", "compare models with teacher and truth", True),
+    "crosscheck": Stage("atkd.evaluation.mmlu_crosscheck", "ask lm-eval's own MMLU", True),
+    "judge": Stage("atkd.judge.judge", "rate open-ended answers"),
+    "tables": Stage("atkd.reporting.score_tables", "draw the tables of scores"),
+    "secondary": Stage("atkd.reporting.secondary_table", "draw the table of secondary metrics"),
+    "deviations": Stage("atkd.reporting.deviations", "draw the table of deviations"),
+    "figures": Stage("atkd.reporting.figures", "draw the figures"),
+    "report": Stage("atkd.reporting.report", "a run as a page, frozen, redrawn, summed up"),
+}
+
+
+def usage() -> str:
+    """What `--help` says."""
+    lines = [f"  {name:<16} {stage.about}\n" for name, stage in STAGES.items()]
+    return "usage: atkd STAGE [options]\n\nstages (each has a --help of its own):\n" + "".join(
+        lines
+    )
+
+
+def main() -> None:
+    """Runs the stage that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("", "-h", "--help"):
+        print(usage(), end="")
+        raise SystemExit(0 if name else 2)
+    if name not in STAGES:
+        print(f"error: found stage {name!r}; expected one of {', '.join(STAGES)}", file=sys.stderr)
+        raise SystemExit(2)
+    stage = STAGES[name]
+    if stage.heavy and (status := fork_server.hand_over()) is not None:
+        raise SystemExit(status)
+    sys.argv = [f"atkd {name}", *sys.argv[2:]]
+    with cli.start_up():
+        module = import_module(stage.module)
+    cli.run(module.main)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""One model over all tasks through lm-eval: prompt files -> samples, a file per task."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atkd.evaluation import scores
+from atkd.models import checkpoints, tokenizers
+from atkd.models.generation import decode, likeliest, padded
+from atkd.runtime.cli import start_up
+from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json, write_jsonl
+from atkd.runtime.provenance import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+Row = dict[str, Any]
+TASK_FILES = Path(__file__).parent / "lm_eval_tasks"
+BITS, OPTIONS, GROUPED = "bits_per_byte", "options", "grouped_match"
+
+
+class Likelihood(NamedTuple):
+    """A text's log-likelihood in nats, whether it is the greedy choice, and bits per token."""
+
+    nats: float
+    greedy: bool
+    bits: list[float]
+
+
+class Answer(str):
+    """A greedy answer; `entropy` sums the bits of its `steps` next-token distributions."""
+
+    entropy: float
+    steps: int
+
+
+class OurModel:
+    """How lm-eval asks a loaded model: likelihoods, greedy answers. Mixed in before lm-eval's LM.
+
+    Ids are those of training (prompt and response apart, never re-split); embedding rows beyond the
+    tokenizer get no probability; an answer ends at EOS alone; nothing is cut to fit.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, context: int, batch_size: int) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.context, self.batch_size = context, batch_size
+
+    def encode(self, requests: list[Any]) -> list[list[int]]:
+        """Prompt ids of requests, with the tokenizer's own BOS; equal prompts are split once."""
+        unique = list(dict.fromkeys(request.args[0] for request in requests))
+        ids = dict(zip(unique, tokenizers.encode_prompts(self.tokenizer, unique), strict=True))
+        return [ids[request.args[0]] for request in requests]
+
+    def loglikelihood(self, requests: list[Any], **_: Any) -> list[Likelihood]:
+        """Likelihoods of responses (EOS excluded); what several requests share is computed once."""
+        tails = tokenizers.encode_responses(
+            self.tokenizer, [request.args[1] for request in requests]
+        )
+        pairs = [(head, tail[:-1]) for head, tail in zip(self.encode(requests), tails, strict=True)]
+        rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, (head, tail) in enumerate(pairs):
+            rows[(*head, *tail[:-1])].append(index)
+        found: dict[int, Likelihood] = {}
+        for batch in batches(sorted(rows, key=len, reverse=True), self.batch_size, "likelihoods"):
+            members = [index for row in batch for index in rows[row]]
+            parts = [pairs[index] for index in members]
+            scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
+            found |= zip(members, scored, strict=True)
+        return [found[index] for index in range(len(requests))]
+
+    def generate_until(self, requests: list[Any], **_: Any) -> list[Answer]:
+        """Greedy answers of at most each request's `max_gen_toks` tokens."""
+        prompts = self.encode(requests)
+        lengths: dict[int, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            lengths[request.args[1]["max_gen_toks"]].append(index)
+        found: dict[int, Answer] = {}
+        for new_tokens, members in lengths.items():
+            order = sorted(members, key=lambda index: -len(prompts[index]))
+            for batch in batches(order, self.batch_size, "answers"):
+                made = self.answer([prompts[index] for index in batch], new_tokens)
+                found |= zip(batch, made, strict=True)
+        return [found[index] for index in range(len(requests))]
+
+    def answer(self, prompts: list[list[int]], new_tokens: int) -> list[Answer]:
+        """Greedy answers to one batch of prompts."""
+        import torch
+
+        longest, room = max(map(len, prompts)), self.context - new_tokens
+        if longest > room:
+            raise InputError(
+                f"a prompt has {longest} tokens, expected at most {room}: "
+                "were the prompt files written for another context or tokenizer?"
+            )
+        ids_BT, mask_BT = padded(prompts, self.tokenizer.pad_token_id, left=True)
+        entropy_B, steps_B = torch.zeros(2, len(prompts), device=self.model.device)
+
+        def choose(logits_bV: torch.Tensor, rows_b: torch.Tensor, step: int) -> torch.Tensor:
+            log_p_bV = logits_bV.float().log_softmax(-1)
+            entropy_B[rows_b] -= (log_p_bV.exp() * log_p_bV).sum(-1) / math.log(2)
+            steps_B[rows_b] += 1
+            return likeliest(logits_bV, rows_b, step)
+
+        rooms = [new_tokens] * len(prompts)
+        ids = decode(self.model, ids_BT, mask_BT, rooms, self.tokenizer, choose)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        made = [Answer(text) for text in texts]
+        for answer, entropy, steps in zip(made, entropy_B.tolist(), steps_B.tolist(), strict=True):
+            answer.entropy, answer.steps = entropy, int(steps)
+        return made
+
+    def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:
+        """No task asks for it."""
+        raise NotImplementedError
+
+
+def batches(order: list[int], size: int, name: str) -> Iterator[list[int]]:
+    """`order` in pieces of `size`, with a progress bar over its items."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(order), desc=name, disable=None) as bar:
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+            bar.update(len(order[start : start + size]))
+
+
+def log_likelihoods(
+    model: Any, pairs: list[tuple[list[int], list[int]]], tokenizer: Any, context: int
+) -> list[Likelihood]:
+    """Of each (prompt, response) ids; only positions that predict a response are projected.
+
+    Pairs that read the same ids (options of one letter each) share a row of the batch.
+    """
+    import torch
+
+    longest = max(len(prompt) + len(response) for prompt, response in pairs)
+    if longest > context:
+        raise InputError(f"prompt and reference have {longest} tokens, expected at most {context}")
+    read = [(*prompt, *response[:-1]) for prompt, response in pairs]
+    rows = {ids: row for row, ids in enumerate(dict.fromkeys(read))}
+    ids_BT, mask_BT = (
+        part.to(model.device)
+        for part in padded([list(ids) for ids in rows], tokenizer.pad_token_id, left=False)
+    )
+    places = [
+        (rows[ids], len(prompt) - 1 + step)
+        for ids, (prompt, response) in zip(read, pairs, strict=True)
+        for step in range(len(response))
+    ]
+    with torch.inference_mode():
+        hidden_BTd = checkpoints.hidden_states(model, ids_BT, mask_BT)
+        at_N, step_N = torch.tensor(places, device=model.device).T
+        logits_NV = checkpoints.project(model, hidden_BTd[at_N, step_N], len(tokenizer)).float()
+        wanted_N = torch.tensor([i for _, response in pairs for i in response], device=model.device)
+        log_p_N = logits_NV.log_softmax(-1).gather(1, wanted_N[:, None])[:, 0].cpu().double()
+        greedy_N = (logits_NV.argmax(-1) == wanted_N).cpu()
+    sizes = [len(response) for _, response in pairs]
+    parts = zip(log_p_N.split(sizes), greedy_N.split(sizes), strict=True)
+    return [
+        Likelihood(float(log_p.sum()), bool(best.all()), (log_p / -math.log(2)).tolist())
+        for log_p, best in parts
+    ]
+
+
+def language_model(model: Any, tokenizer: Any, context: int, batch_size: int) -> Any:
+    """lm-eval's view of a loaded model; `context` bounds prompt and answer together."""
+    from lm_eval.api.model import LM
+
+    return type("EvaluatedModel", (OurModel, LM), {})(model, tokenizer, context, batch_size)
+
+
+def build_tasks(prompts: Path, names: list[str], eos: str) -> dict[str, Any]:
+    """lm-eval tasks per prompt file: the task's own metric, `<task>_bits`, `<task>_options`.
+
+    The last one only where the prompts have options.
+    """
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    made = {}
+    for name in names:
+        path = prompts / f"{name}.jsonl"
+        if not path.is_file():
+            raise InputError(f"{path}: prompt file not found, expected one per task")
+        first = next(read_jsonl(path))
+        own = GROUPED if name in scores.OVER_GROUPS else scores.primary(name)
+        files = {name: own, f"{name}_bits": BITS}
+        files |= {f"{name}_options": OPTIONS} if "options" in first else {}
+        for task, file in files.items():
+            config = load_yaml(TASK_FILES / f"{file}.yaml")
+            config |= {"task": task, "metadata": {"version": 1, "path": str(path)}}
+            if task == name:
+                options = {"until": [eos], "max_gen_toks": first["max_new_tokens"]}
+                config["generation_kwargs"] = options | {"do_sample": False}
+            made[task] = ConfigurableTask(config=config)
+    return made
+
+
+def samples_of(name: str, samples: dict[str, list[Row]]) -> Iterator[Row]:
+    """Sample rows of one task from lm-eval's logged samples, in the prompt file's order."""
+    found = {task: {row["doc_id"]: row["filtered_resps"] for row in samples.get(task, ())}
+             for task in (f"{name}_bits", f"{name}_options")}  # fmt: skip
+    bits, options = found.values()
+    for row in sorted(samples[name], key=lambda row: row["doc_id"]):
+        doc, answer, reference = row["doc"], row["filtered_resps"][0], bits[row["doc_id"]][0]
+        made = {key: doc[key] for key in ("id", "group", "prompt", "target")}
+        made |= {"answer": str(answer), "entropy": round(answer.entropy, 6), "steps": answer.steps}
+        made |= {"bits": sum(reference.bits), "bytes": doc["bytes"], "tokens": len(reference.bits)}
+        made["token_bits"] = [round(bits, 6) for bits in reference.bits]
+        if options:
+            made["options"] = doc["options"]
+            made["likelihoods"] = [round(one.nats, 6) for one in options[row["doc_id"]]]
+        yield made
+
+
+def run_tasks(lm: Any, prompts: Path, names: list[str]) -> tuple[dict[str, list[Row]], Row]:
+    """Sample rows per task, and lm-eval's own aggregated numbers."""
+    from lm_eval.evaluator import evaluate
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it explains data sets of our own
+    found = evaluate(lm=lm, task_dict=build_tasks(prompts, names, lm.tokenizer.eos_token))
+    rows = {name: list(samples_of(name, found["samples"])) for name in names}
+    numbers = {
+        task: {key.split(",")[0]: value for key, value in sorted(metrics.items()) if "," in key}
+        for task, metrics in found["results"].items()
+    }
+    return rows, {"results": numbers, "versions": found["versions"]}
+
+
+def evaluate_folder(folder: Path, prompts: Path, settings: Row, output: Path, stage: Stage) -> None:
+    """Evaluates the model in `folder`; writes samples per task, then lm_eval.json."""
+    names = settings.get("tasks") or sorted(path.stem for path in prompts.glob("*.jsonl"))
+    context, size = settings.get("context", 2048), settings.get("batch_size", 16)
+    with start_up():
+        device = checkpoints.pick_device(settings.get("device", "cpu"))
+        model = checkpoints.load(folder, device, settings.get("dtype", "float32"))
+        lm = language_model(model, models_tokenizer(folder), context, size)
+        import_module("lm_eval.evaluator")
+    stage.ready()
+    rows, numbers = run_tasks(lm, prompts, names)
+    for old in output.glob("*.jsonl"):  # of an earlier list of tasks
+        old.unlink()
+    for name in names:
+        write_jsonl(output / f"{name}.jsonl", rows[name])
+    numbers |= {"lm_eval": version("lm_eval"), "settings": settings}
+    write_json(output / "lm_eval.json", numbers)
+    scored = sum(row["tokens"] for task in rows.values() for row in task)
+    facts = {"device": device, "dtype": settings.get("dtype", "float32"), "batch_size": size}
+    stage.write(output / "provenance.json", tokens=scored, **facts)
+
+
+def models_tokenizer(folder: Path) -> Any:
+    """The tokenizer saved beside a model, as the tokenizer stage wrote it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def main() -> None:
+    """Runs every task on one model and writes its samples."""
+    parser = argparse.ArgumentParser(prog="python -m atkd evaluate", description=main.__doc__)
+    parser.add_argument("--model", required=True, type=Path, help="model folder with its tokenizer")
+    parser.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
+    parser.add_argument("--run", required=True, help="family/student/teacher/method/seed")
+    keys = "tasks, context, batch_size, dtype, device"
+    parser.add_argument("--settings", default="{}", help=f"JSON with any of {keys}")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the samples")
+    args = parser.parse_args()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    settings = json.loads(args.settings)
+    stage = Stage("evaluate", args.run, settings)
+    with folder_lock(args.output):
+        evaluate_folder(args.model, args.prompts, settings, args.output, stage)
+    print(f"{args.output}: samples of {args.run}")

@@ -1,0 +1,243 @@
+"""The methods: a row each, and a method as a job runs it.
+
+A method is a loss on some sequences under settings. One that a wrapper makes of another (`base`)
+keeps the base's sequences and settings and takes the wrapper's loss. A name may carry switches of
+the released code, which departs from the paper: `imitkd+greedy_student_text`, or
+`imitkd+released` for all that touch it. What those do is in the paper's own repository
+(WHU-ZQH/ATKD); no line of it is used here. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from atkd.runtime.files import InputError
+
+ALL = "released"
+TAUGHT_NOTHING = "none"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row.
+
+    `loss`: a name of `losses.functional`, `cross_entropy` for one without a teacher's
+    distribution, None for a student that is not trained. `sequences`: whose answers the fixed
+    sequences hold, `ground_truth` or `teacher`; the setting `student_fraction` is the share of
+    steps on the current student's own answers instead. `base` and `wrapper`: what it is made of.
+    """
+
+    title: str
+    loss: str | None
+    sequences: str = "ground_truth"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ""
+    wrapper: str = ""
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher's distribution enters the loss."""
+        return self.loss not in (None, "cross_entropy")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a run of the method belongs to one teacher: its distribution or its text."""
+        return self.distils or self.sequences == "teacher"
+
+
+class Wrapper(NamedTuple):
+    """What makes a method of another: its title, loss and settings."""
+
+    title: str
+    loss: str
+    settings: Mapping[str, Any]
+
+
+_MIXED = {"student_fraction": 0.5, "temperature": 1.0, "max_new_tokens": 256}
+_ONLY_STUDENT = _MIXED | {"student_fraction": 1.0}
+
+WRAPPERS = {
+    "atkd": Wrapper(
+        "ATKD",
+        "atkd",
+        {
+            "easy_weight": 0.2,
+            "hard_fraction": 0.5,
+            "split": "median",
+            "scope": "batch",
+            "divergence": "forward_kl",
+        },
+    ),
+}
+METHODS: dict[str, Method] = {
+    "none": Method("No training", None),
+    "sft": Method("SFT", "cross_entropy"),
+    "seqkd": Method("SeqKD", "cross_entropy", "teacher"),
+    "supervised_kd": Method("Supervised KD", "forward_kl"),
+    "reverse_kd": Method("Reverse KD", "reverse_kl"),
+    "imitkd": Method("ImitKD", "forward_kl", settings=_MIXED),
+    "f_distill": Method("f-distill", "tvd", "teacher", _MIXED),
+    "gkd": Method("GKD", "jsd", settings={"beta": 0.5} | _ONLY_STUDENT),
+    "dkd": Method("Decoupled KD", "dkd", settings={"target_weight": 0.2, "diversity_weight": 1.0}),
+}
+
+
+def wrapped(base: str, wrapper: str, **settings: Any) -> Method:
+    """The row of `base` under a wrapper; `settings` are this combination's own."""
+    row, over = METHODS[base], WRAPPERS[wrapper]
+    return Method(
+        f"{row.title} + {over.title}",
+        over.loss,
+        row.sequences,
+        {**row.settings, **over.settings, **settings},
+        base,
+        wrapper,
+    )
+
+
+METHODS |= {
+    "supervised_kd_atkd": wrapped("supervised_kd", "atkd"),
+    "reverse_kd_atkd": wrapped("reverse_kd", "atkd", divergence="reverse_kl"),
+    "imitkd_atkd": wrapped("imitkd", "atkd"),
+    "f_distill_atkd": wrapped("f_distill", "atkd"),
+    "gkd_atkd": wrapped("gkd", "atkd"),
+}
+BASELINES = ("supervised_kd", "reverse_kd", "imitkd", "f_distill", "gkd")  # the paper's
+
+
+class Switch(NamedTuple):
+    """One departure of the released code, and whether it changes the samples trained on."""
+
+    meaning: str
+    changes_samples: bool = False
+
+
+SWITCHES = {
+    "eos_untaught": Switch("padding equals EOS, so that EOS is never a target of KD", True),
+    "padding_taught": Switch("SFT is trained on the padding (EOS) up to the maximum length", True),
+    "prompt_taught": Switch("OPT's prompt is in the loss", True),
+    "tvd_off_answer": Switch("total variation on prompt and padding instead of the answer", True),
+    "jsd_as_kl_mixture": Switch("'JSD' is 0.9 forward KL + 0.1 reverse KL"),
+    "prompt_doubled": Switch("mixtures' fixed sequences hold the prompt twice", True),
+    "split_per_sample": Switch("tokens are ranked per micro-batch, one sample at its default"),
+    "test_template": Switch("another prompt template at test than in training"),
+    "prompt_end_taught": Switch("on student text the prompt's last token is a target", True),
+    "greedy_student_text": Switch("student text is greedy"),
+}
+
+
+def touches(switch: str, family: str, row: Method, settings: Mapping[str, Any]) -> bool:
+    """Whether `switch` changes how a method's row, under its settings, is trained or tested."""
+    fraction = settings.get("student_fraction", 0)
+    fixed_truth = row.loss is not None and row.sequences == "ground_truth" and fraction == 0
+    return {
+        "eos_untaught": row.distils,
+        "padding_taught": row.loss == "cross_entropy" and row.sequences == "ground_truth",
+        "prompt_taught": family == "opt" and fixed_truth,
+        "tvd_off_answer": row.loss == "tvd",
+        "jsd_as_kl_mixture": row.loss == "jsd",
+        "prompt_doubled": 0 < fraction < 1,
+        "split_per_sample": row.loss == "atkd",
+        "test_template": row.loss is not None,
+        "prompt_end_taught": fraction > 0,
+        "greedy_student_text": fraction > 0,
+    }[switch]
+
+
+class Recipe(NamedTuple):
+    """A method as a job runs it: its row under a configuration's settings, and its switches."""
+
+    loss: str | None
+    sequences: str
+    settings: Mapping[str, Any]
+    switches: tuple[str, ...]
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher's distribution enters the loss."""
+        return self.loss not in (None, "cross_entropy")
+
+    @property
+    def student_fraction(self) -> float:
+        """Share of steps on the student's own answers."""
+        return self.settings.get("student_fraction", 0)
+
+    @property
+    def sample_switches(self) -> tuple[str, ...]:
+        """The switches that change the samples trained on, so that no cache knows them."""
+        return tuple(name for name in self.switches if SWITCHES[name].changes_samples)
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether a teacher's cache can serve some of its steps."""
+        return self.distils and self.student_fraction < 1 and not self.sample_switches
+
+
+def row_of(name: str) -> Method:
+    """The table's row of a method, switches or not; InputError if it is unknown."""
+    plain = name.partition("+")[0]
+    if plain not in METHODS:
+        close = difflib.get_close_matches(plain, METHODS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else f"; expected one of {[*METHODS]}"
+        raise InputError(f"unknown method {plain!r}{hint}")
+    return METHODS[plain]
+
+
+def title_of(name: str) -> str:
+    """How a method is written for people; `teacher` and unknown names too."""
+    plain, _, switches = name.partition("+")
+    known = {"teacher": "Teacher"} | {key: row.title for key, row in METHODS.items()}
+    return known.get(plain, plain) + (f"+{switches}" if switches else "")
+
+
+def switches_of(name: str) -> list[str]:
+    """The switches a method's name carries; InputError if one is unknown."""
+    found = name.split("+")[1:]
+    unknown = [switch for switch in found if switch not in (*SWITCHES, ALL)]
+    if unknown:
+        raise InputError(
+            f"method {name!r}: unknown switch {unknown[0]!r}; expected one of {[*SWITCHES, ALL]}"
+        )
+    return list(SWITCHES) if ALL in found else found
+
+
+def trained_as(name: str) -> str:
+    """The method whose student this one is tested with: a test template trains nothing."""
+    return name.removesuffix("+test_template")
+
+
+def resolve(
+    name: str, family: str, overrides: Mapping[str, Any], released: Collection[str] = ()
+) -> Recipe:
+    """The method under these overrides, with the switches that touch it."""
+    row = row_of(name)
+    settings = {**row.settings, **overrides}
+    wanted = {*switches_of(name), *released}
+    found = tuple(s for s in SWITCHES if s in wanted and touches(s, family, row, settings))
+    loss = "kl_mixture" if "jsd_as_kl_mixture" in found else row.loss
+    settings |= {"scope": "sample"} if "split_per_sample" in found else {}
+    settings |= {"temperature": 0.0} if "greedy_student_text" in found else {}
+    return Recipe(loss, row.sequences, settings, found)
+
+
+def overrides(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a configuration sets for a method: `student_text` if it needs some, its own settings."""
+    own = config["method_settings"].get(name.partition("+")[0], {})
+    common = config["student_text"] if "student_fraction" in row_of(name).settings else {}
+    return {**common, **own}
+
+
+def deviations(config: Mapping[str, Any], family: str) -> list[str]:
+    """The variants that measure the released code's departures: each switch alone, then all.
+
+    Of every chosen method, those switches that touch it.
+    """
+    made = []
+    for name in config["methods"]:
+        found = resolve(name, family, overrides(config, name), SWITCHES).switches
+        made += [f"{name}+{switch}" for switch in found]
+        made += [f"{name}+{ALL}"] if len(found) > 1 else []
+    return made

@@ -1,0 +1,264 @@
+"""Causal language models of the three families: build, open, save; backbone, head, vocabulary.
+
+A tokenizer of V ids may come with more than V embedding rows (Pythia: 50304 or 50432, OPT: 50272);
+rows from V on are never given probability: training and evaluation project on the first V alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atkd.runtime.files import InputError, read_json, sha256, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WEIGHTS = "*.safetensors"
+MANIFEST = "manifest.json"
+
+
+def set_up(seed: int) -> None:
+    """Seeds Python, numpy and torch, fixes the thread count and quietens transformers."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import logging as python_logging
+
+    import torch
+    from transformers import logging, set_seed
+
+    set_seed(seed)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    python_logging.getLogger("accelerate").setLevel(python_logging.ERROR)
+
+
+def pick_device(name: str) -> str:
+    """`auto` becomes cuda where there is a GPU; InputError when cuda is asked for and absent."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "config key compute.device: found 'cuda', but torch sees no GPU; use auto or cpu"
+        )
+    if name == "cpu":
+        keep_freed_memory()
+    return name
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to reuse large blocks instead of returning them to the system at once.
+
+    With a real vocabulary every logits tensor is such a block, and mapping it anew each step costs
+    a third of a CPU run. Elsewhere than on glibc nothing happens.
+    """
+    import ctypes
+
+    trim_threshold, mmap_max = -1, -4  # names in malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _shape(shape: Mapping[str, Any], vocabulary: int, context: int) -> dict[str, Any]:
+    rows = shape.get("rows", vocabulary)
+    if rows < vocabulary:
+        raise InputError(
+            f"config key build.rows: found {rows}; expected at least the tokenizer's {vocabulary}"
+        )
+    if shape["hidden_size"] % shape["heads"]:
+        raise InputError(
+            f"config key build.hidden_size: found {shape['hidden_size']}; expected a multiple of "
+            f"heads, {shape['heads']}"
+        )
+    return {
+        "vocab_size": rows,
+        "hidden_size": shape["hidden_size"],
+        "num_hidden_layers": shape["layers"],
+        "num_attention_heads": shape["heads"],
+        "max_position_embeddings": context,
+    }
+
+
+def build(
+    family: str,
+    shape: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    seed: int,
+) -> PreTrainedModel:
+    """A randomly initialised model of the family's architecture, deterministic for the seed."""
+    import transformers
+
+    set_up(seed)
+    common = _shape(shape, len(tokenizer), context)
+    wide = shape.get("intermediate", 4 * shape["hidden_size"])
+    common |= {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    dropout = shape.get("dropout", 0.0)
+    if family == "opt":
+        embed = shape.get("embed", shape["hidden_size"])
+        own: dict[str, Any] = {"ffn_dim": wide, "word_embed_proj_dim": embed, "dropout": dropout}
+        config: Any = transformers.OPTConfig(**common, **own)
+    elif family == "pythia":
+        own = {"intermediate_size": wide, "rotary_pct": 0.25, "hidden_dropout": dropout}
+        config = transformers.GPTNeoXConfig(**common, **own)
+    else:
+        config = transformers.LlamaConfig(**common, intermediate_size=wide)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def open_source(
+    source: Mapping[str, Any],
+    family: str,
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    seed: int,
+) -> PreTrainedModel:
+    """A pretrained model from {"folder"} or {"hub", "revision"}, or a random one from {"build"}.
+
+    Weights that are not safetensors are read with torch's weights-only unpickler; the stage that
+    calls this saves them as safetensors once.
+    """
+    if "build" in source:
+        return build(family, source["build"], tokenizer, context, seed)
+    place = source.get("folder") or source["hub"]
+    if "folder" in source and not Path(place).is_dir():
+        raise InputError(f"model folder {place}: not found")
+    options = {"local_files_only": "folder" in source, "revision": source.get("revision", "main")}
+    if "hub" in source:
+        os.environ["HF_HUB_OFFLINE"] = os.environ.get("ATKD_OFFLINE", "0")
+        if "revision" not in source:
+            print(f"hub model {place}: revision not given, using main (unpinned)", flush=True)
+    return _open(place, options, "float32")
+
+
+def load(
+    folder: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32"
+) -> PreTrainedModel:
+    """A finished model in evaluation mode; InputError if it is unfinished or damaged."""
+    manifest = read_json(Path(folder) / MANIFEST)
+    for name, facts in manifest["files"].items():
+        path = Path(folder) / name
+        if not path.is_file() or path.stat().st_size != facts["bytes"]:
+            raise InputError(
+                f"{path}: missing or not of the size in {MANIFEST} ({facts['bytes']} bytes)"
+            )
+    model = _open(str(folder), {"local_files_only": True, "use_safetensors": True}, dtype)
+    return model.to(device).eval()
+
+
+def check_weights(folder: str | os.PathLike[str]) -> None:
+    """InputError if a finished model's weights are not those that were saved.
+
+    Reads them whole, so it is for what is made once: `load` looks at sizes alone.
+    """
+    for name, facts in read_json(Path(folder) / MANIFEST)["files"].items():
+        if sha256(Path(folder) / name) != facts["sha256"]:
+            raise InputError(f"{Path(folder) / name}: not what {MANIFEST} says (sha256 differs)")
+
+
+def _open(place: str, options: Mapping[str, Any], dtype: str) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options = {"dtype": getattr(torch, dtype), "trust_remote_code": False, **options}
+    model, report = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"model {place}: {len(missing)} parameters missing, first {missing[0]}")
+    check_loaded(model, place)
+    return model
+
+
+def check_loaded(model: PreTrainedModel, place: str) -> None:
+    """InputError if a parameter has no data or a head that should be tied is not."""
+    empty = [name for name, value in model.named_parameters() if value.device.type == "meta"]
+    if empty:
+        raise InputError(
+            f"model {place}: {len(empty)} parameters have no weights, first {empty[0]}"
+        )
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    if tied and head(model).weight is not model.get_input_embeddings().weight:
+        raise InputError(
+            f"model {place}: its configuration ties head and embedding, but they differ"
+        )
+
+
+def head(model: PreTrainedModel) -> torch.nn.Linear:
+    """The output projection, whatever the family calls it."""
+    return model.get_output_embeddings()
+
+
+def hidden_states(
+    model: PreTrainedModel, input_ids_BT: Any, attention_mask_BT: Any
+) -> torch.Tensor:
+    """What the head is applied to: final norm and any output projection included [B, T, d]."""
+    backbone = getattr(model, model.base_model_prefix)
+    output = backbone(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
+    return output.last_hidden_state
+
+
+def head_rows(model: PreTrainedModel, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The head's weight [V, d] and bias [V] (or None) for the tokenizer's ids alone."""
+    layer = head(model)
+    return layer.weight[:vocabulary], None if layer.bias is None else layer.bias[:vocabulary]
+
+
+def project(model: PreTrainedModel, hidden_Nd: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """Logits over the tokenizer's ids alone [N, V]."""
+    import torch
+
+    return torch.nn.functional.linear(hidden_Nd, *head_rows(model, vocabulary))
+
+
+def check_head(model: PreTrainedModel, vocabulary: int) -> None:
+    """InputError unless head(hidden) equals the model's own logits and the rows cover the ids."""
+    import torch
+
+    rows = head(model).weight.shape[0]
+    if rows < vocabulary:
+        raise InputError(
+            f"model has {rows} embedding rows; expected at least the tokenizer's {vocabulary}"
+        )
+    was_training = model.training
+    ids_BT = torch.arange(3, 11, device=model.device)[None] % vocabulary
+    model.eval()
+    with torch.no_grad():
+        hidden_BTd = hidden_states(model, ids_BT, torch.ones_like(ids_BT))
+        ours = project(model, hidden_BTd[0], vocabulary).float()
+        theirs = model(input_ids=ids_BT).logits[0, :, :vocabulary].float()
+    model.train(was_training)
+    worst = (ours - theirs).abs().max().item()
+    if worst > 1e-2 * (1 + theirs.abs().max().item()):
+        raise InputError(
+            f"model {type(model).__name__}: head(hidden) differs from its logits by {worst:.3g}"
+        )
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | os.PathLike[str],
+    identity: Any,
+) -> None:
+    """Saves safetensors and tokenizer; manifest.json, written last, marks the folder finished."""
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    names = sorted(path.name for path in folder.glob(WEIGHTS))
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        for name in names
+    }
+    write_json(folder / MANIFEST, {"identity": identity, "files": files})

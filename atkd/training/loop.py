@@ -1,0 +1,254 @@
+"""The one optimisation loop: base models, teachers and students, on any number of processes.
+
+A step's loss is a sum over all supervised tokens of the optimiser step, so it does not depend on
+micro-batches, accumulation or the number of processes. Checkpoints live in `work/`, which is
+nobody's declared output; a killed run continues from the last one to the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from atkd.data.sequences import Batch, Order
+from atkd.losses.weighting import gatherer
+from atkd.models.checkpoints import hidden_states
+from atkd.runtime.files import InputError, read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from torch import Tensor
+
+
+Supply = Callable[[int, list[int]], Batch]  # micro-batch of an optimiser step's samples
+
+
+class Objective(Protocol):
+    """What a step minimises; the loop knows nothing else of a method."""
+
+    def signal(self, batch: Batch) -> Any:
+        """What the loss needs of a micro-batch before the student sees it (teacher's view)."""
+
+    def weights(
+        self, signals: list[Any], gather: Callable[[Tensor], tuple[Tensor, int]]
+    ) -> list[Any]:
+        """Weights of each micro-batch's tokens within the step."""
+
+    def loss(
+        self, model: Any, hidden_Nd: Tensor, batch: Batch, signal: Any, weights: Any
+    ) -> Tensor:
+        """This micro-batch's part of the step's sum, from hidden states at supervised positions."""
+
+
+def wrap(model: Any) -> torch.nn.Module:
+    """A module whose forward ends in the loss, so that DDP and FSDP see every parameter's use."""
+    import torch
+
+    class Supervised(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: Batch, criterion: Callable[[Any, Tensor], Tensor]) -> Tensor:
+            hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
+            hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
+            return criterion(self.model, hidden_Nd)
+
+    return Supervised()
+
+
+def accelerator(device: str, precision: str) -> Accelerator:
+    """Accelerate's handle on devices, processes and mixed precision."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def step_count(settings: Mapping[str, Any], per_epoch: int) -> int:
+    """Optimiser steps: `steps`, or `epochs` passes."""
+    return settings.get("steps") or max(1, round(settings["epochs"] * per_epoch))
+
+
+class Loop:
+    """State of one training: model, optimiser, schedule, step; saved and resumed as a whole."""
+
+    def __init__(
+        self, run: Accelerator, model: Any, settings: Mapping[str, Any], steps: int
+    ) -> None:
+        import torch
+        from transformers import get_cosine_schedule_with_warmup
+
+        self.run, self.settings, self.steps, self.step = run, settings, steps, 0
+        if settings["gradient_checkpointing"]:
+            model.gradient_checkpointing_enable()
+        betas = (0.9, settings["beta2"])
+        optimiser = torch.optim.AdamW(
+            model.parameters(),
+            settings["learning_rate"],
+            betas,
+            weight_decay=settings["weight_decay"],
+        )
+        warmup = math.ceil(settings["warmup_ratio"] * steps)
+        self.module, self.optimiser = run.prepare(wrap(model), optimiser)
+        self.schedule = get_cosine_schedule_with_warmup(optimiser, warmup, steps)
+        run.register_for_checkpointing(self.schedule)
+        self.module.train()
+
+    def update(self, micro_batches: list[Batch], objective: Objective) -> tuple[float, float, int]:
+        """One optimiser step; returns loss, gradient norm, supervised tokens of all processes."""
+        gather = gatherer(self.run)
+        signals = [objective.signal(batch) for batch in micro_batches]
+        weights = objective.weights(signals, gather)
+        total, count = 0.0, 0
+        for number, (batch, signal, weight) in enumerate(
+            zip(micro_batches, signals, weights, strict=True)
+        ):
+            last = number == len(micro_batches) - 1
+
+            criterion = partial(objective.loss, batch=batch, signal=signal, weights=weight)
+            with self._sync(last):
+                loss = self.module(batch, criterion)
+                # DDP averages gradients over processes, but the step's loss is a sum.
+                self.run.backward(loss * self.run.num_processes)
+            total += loss.detach().item()
+            count += int(batch.supervised_BS.sum())
+        norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings["clip"]).item()
+        self._check_finite(total, norm)
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        return self._summed(total), norm, int(self._summed(count))
+
+    def _sync(self, last: bool) -> Any:
+        import contextlib
+
+        return contextlib.nullcontext() if last else self.run.no_sync(self.module)
+
+    def _summed(self, value: float) -> float:
+        import torch
+
+        if self.run.num_processes == 1:
+            return value
+        return self.run.reduce(
+            torch.tensor(value, device=self.run.device, dtype=torch.float64)
+        ).item()
+
+    def _check_finite(self, loss: float, norm: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise InputError(
+                f"step {self.step + 1}: loss is {loss}, gradient norm {norm}; expected finite "
+                "numbers. The last good checkpoint is kept; lower the learning rate or use float32"
+            )
+
+    def save(self, work: Path, identity: str) -> None:
+        """Writes a checkpoint, whole or not at all, and drops the one before."""
+        part, final = work / "part", work / f"step-{self.step:07d}"
+        if self.run.is_main_process:
+            shutil.rmtree(part, ignore_errors=True)
+        self.run.wait_for_everyone()
+        self.run.save_state(str(part))
+        self.run.wait_for_everyone()  # every process writes into the folder that is renamed
+        if self.run.is_main_process:
+            write_json(part / "step.json", {"step": self.step, "identity": identity})
+            part.rename(final)
+            for old in work.glob("step-*"):
+                if old != final:
+                    shutil.rmtree(old)
+        self.run.wait_for_everyone()
+
+    def resume(self, work: Path, identity: str) -> None:
+        """Continues from the last checkpoint of the same identity; removes those of another."""
+        found = {each: read_json(each / "step.json") for each in sorted(work.glob("step-*"))}
+        own = [folder for folder, facts in found.items() if facts["identity"] == identity]
+        self.run.wait_for_everyone()  # all have read what the first process removes
+        for folder in set(found) - set(own) if self.run.is_main_process else ():
+            shutil.rmtree(folder)
+        if own:
+            self.run.load_state(str(own[-1]))
+            self.step = found[own[-1]]["step"]
+            self.run.print(f"resumed at step {self.step} of {self.steps}")
+
+
+def fit(
+    loop: Loop,
+    objective: Objective,
+    supply: Supply,
+    order: Order,
+    work: Path,
+    identity: str,
+) -> dict[str, Any]:
+    """Trains to the last step; returns tokens, supervised tokens, last loss and seconds taken."""
+    from tqdm import tqdm
+
+    work.mkdir(parents=True, exist_ok=True)
+    loop.resume(work, identity)
+    seen = {
+        "tokens": 0,
+        "supervised_tokens": 0,
+        "first_step": loop.step,
+        "steps": loop.steps,
+        "loss": math.nan,
+    }
+    log, start = MetricsLog(work / "metrics.jsonl", loop), time.perf_counter()
+    bar = tqdm(
+        total=loop.steps, initial=loop.step, disable=None if loop.run.is_main_process else True
+    )
+    while loop.step < loop.steps:
+        batches = _micro_batches(loop, supply, order[loop.step])
+        seen["loss"], norm, count = loop.update(batches, objective)
+        seen["supervised_tokens"] += count
+        read = sum(int(batch.attention_mask_BT.sum()) for batch in batches)
+        seen["tokens"] += read * loop.run.num_processes
+        speed = seen["tokens"] / (time.perf_counter() - start)
+        bar.set_postfix(loss=f"{seen['loss']:.3f}", tokens_per_s=f"{speed:.0f}", refresh=False)
+        bar.update()
+        log.add(loop, seen["loss"], norm, count)
+        if loop.step % loop.settings["checkpoint_every"] == 0 and loop.step < loop.steps:
+            loop.save(work, identity)
+    bar.close()
+    return seen | {"train_s": round(time.perf_counter() - start, 3)}
+
+
+def _micro_batches(loop: Loop, supply: Supply, indices: list[int]) -> list[Batch]:
+    share = len(indices) // loop.run.num_processes
+    mine = (
+        indices[loop.run.process_index * share :][:share] if loop.run.num_processes > 1 else indices
+    )
+    size = loop.settings.get("micro_batch_size") or len(mine)
+    return [supply(loop.step, mine[i : i + size]) for i in range(0, len(mine), size)]
+
+
+class MetricsLog:
+    """metrics.jsonl: about 100 lines a run; lines past a resumed step are dropped first."""
+
+    def __init__(self, path: Path, loop: Loop) -> None:
+        self.path, self.every = path, max(1, loop.steps // 100)
+        if not loop.run.is_main_process:
+            return
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        whole = [line for line in lines if line.endswith("}")]
+        kept = [line for line in whole if json.loads(line)["step"] <= loop.step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def add(self, loop: Loop, loss: float, norm: float, count: int) -> None:
+        """Appends the step if it is due."""
+        if not loop.run.is_main_process or (loop.step % self.every and loop.step != loop.steps):
+            return
+        rate = loop.schedule.get_last_lr()[0]
+        row = {
+            "step": loop.step,
+            "loss": loss,
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "supervised_tokens": count,
+        }
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")

@@ -1,0 +1,45 @@
+"""A teacher's view of a micro-batch, by running it beside the student."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atkd.losses.fused import Head, fused_targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atkd.data.sequences import Batch
+
+
+class Signal(NamedTuple):
+    """Final hidden states [N, d], uncertainty [N] and log-normaliser without the target [N].
+
+    None is what no teacher gives, or nobody asked for.
+    """
+
+    hidden_Nd: Tensor | None
+    uncertainty_N: Tensor | None
+    log_normaliser_N: Tensor | None
+
+
+class LiveTeacher:
+    """A teacher that runs beside the student."""
+
+    def __init__(self, model: Any, vocabulary: int) -> None:
+        from atkd.models.checkpoints import head_rows
+
+        self.model, self.head = model, Head(*head_rows(model, vocabulary))
+
+    def signal(self, batch: Batch, ranked: bool = True) -> Signal:
+        """Hidden states at the supervised positions and, if `ranked`, what a product tells."""
+        import torch
+
+        from atkd.models.checkpoints import hidden_states
+
+        with torch.no_grad():
+            hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
+            hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
+            if not ranked:
+                return Signal(hidden_Nd, None, None)
+            return Signal(hidden_Nd, *fused_targets(hidden_Nd, self.head, batch.targets_N))

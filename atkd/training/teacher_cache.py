@@ -1,0 +1,265 @@
+"""A teacher's view of fixed sequences, kept on disk: everything a loss needs of the teacher.
+
+Stored are the final hidden states at supervised positions, in the teacher's own dtype, from which
+its logits are rebuilt next to the student with one matrix product, its head, and in float32 its
+uncertainty and log-normaliser. In float32 a cached run equals a live one to rounding.
+
+    python -m atkd teacher-cache --teacher T --data D --settings '{...}' --output C
+
+A folder holds head.safetensors, shard-*.safetensors (each written whole or not at all, and kept by
+a rerun) and manifest.json, written last. Shapes: n supervised tokens of a shard, d teacher width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atkd.losses.fused import Head
+from atkd.runtime.cli import start_up
+from atkd.runtime.files import InputError, atomic_path, folder_lock, read_json, sha256, write_json
+from atkd.runtime.provenance import Stage, settings_hash, versions
+from atkd.training.teacher import LiveTeacher, Signal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atkd.data.sequences import Batch, Sequences
+
+MANIFEST = "manifest.json"
+SHARD_BYTES = 256 * 2**20
+BATCH_TOKENS = 8192
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def identity(teacher: Path, data: Path, text: Path | None, settings: Mapping[str, Any]) -> dict:
+    """What decides a cache's content: weights, dtype, vocabulary, data, template, versions."""
+    from atkd.data.template import template
+
+    found = {"teacher": sha256(teacher / MANIFEST), "teacher_dtype": settings["teacher_dtype"]}
+    found |= {"tokenizer": sha256(teacher / "tokenizer.json"), "data": sha256(data)}
+    found |= {"text": sha256(text) if text else None, "template": template("a", "b")}
+    kept = ("torch", "transformers", "tokenizers")
+    return found | {"versions": {k: v for k, v in versions().items() if k in kept}}
+
+
+class CachedTeacher:
+    """A finished cache, checked and memory-mapped."""
+
+    def __init__(self, folder: Path, wanted: Mapping[str, Any], device: str) -> None:
+        from safetensors import safe_open
+        from safetensors.torch import load_file
+
+        record = read_json(folder / MANIFEST)
+        check(folder, record, wanted)
+        self.folder, self.device, self.tokens = folder, device, record["tokens"]
+        self.max_length = record["max_length"]
+        head = load_file(folder / "head.safetensors", device=device)
+        self.head = Head(head["weight"], head.get("bias"))
+        names = [name for name in record["files"] if name.startswith("shard-")]
+        self._shards = [safe_open(folder / name, "pt") for name in names]
+        self._places: dict[int, tuple[int, int, int]] = {}
+        for number, shard in enumerate(self._shards):
+            start = 0
+            rows, sizes = (shard.get_tensor(key).tolist() for key in ("rows", "sizes"))
+            for row, size in zip(rows, sizes, strict=True):
+                self._places[row] = (number, start, start + size)
+                start += size
+
+    def _read(self, name: str, rows: tuple[int, ...]) -> Tensor:
+        import torch
+
+        found = []
+        for row in rows:
+            shard, first, last = self._places[row]
+            found.append(self._shards[shard].get_slice(name)[first:last])
+        return torch.cat(found).to(self.device)
+
+    def signal(self, batch: Batch, ranked: bool = True) -> Signal:
+        """The stored view of a fixed batch; InputError if it lacks a sample or has other tokens."""
+        for row, size in zip(batch.rows, batch.sizes, strict=True):
+            _, first, last = self._places.get(row, (0, 0, -1))
+            if last - first != size:
+                raise InputError(
+                    f"{self.folder}: data row {row} has {max(last - first, 0)} cached tokens; "
+                    f"expected {size}; delete the folder to make it anew"
+                )
+        names = ("hidden", "uncertainty", "log_normaliser")
+        return Signal(*(self._read(name, batch.rows) for name in names))
+
+    def uncertainty_M(self) -> Tensor:
+        """The uncertainty of every cached token [M]."""
+        import torch
+
+        return torch.cat([shard.get_tensor("uncertainty") for shard in self._shards])
+
+
+def check(folder: Path, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """InputError naming the file or fact unless the cache is whole and the one that is wanted."""
+    missing = {"identity", "files", "tokens", "max_length"} - set(record)
+    if missing:
+        raise InputError(f"{folder / MANIFEST}: {min(missing)!r} is missing; delete the folder")
+    for key, value in wanted.items():
+        if record["identity"].get(key) != value:
+            raise InputError(
+                f"{folder / MANIFEST}: made with {key} {record['identity'].get(key)!r}; "
+                f"expected {value!r}; delete the folder to make it anew"
+            )
+    for name, facts in record["files"].items():
+        path = folder / name
+        size = path.stat().st_size if path.exists() else None
+        if size != facts["bytes"]:
+            found = "missing" if size is None else f"{size} bytes"
+            raise InputError(f"{path}: {found}; expected {facts['bytes']} bytes")
+        if sha256(path) != facts["sha256"]:
+            raise InputError(f"{path}: its contents changed since it was written (sha256 differs)")
+
+
+def forecast(data: Sequences, width: int, dtype: str) -> dict[str, int]:
+    """Supervised tokens and bytes of a cache that is still to be written."""
+    count = sum(last - first for sample in data.samples for first, last in sample.spans)
+    return {"tokens": count, "bytes": count * (width * BYTES[dtype] + 8)}
+
+
+def shards(data: Sequences, width: int, dtype: str) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of samples whose states take about SHARD_BYTES each."""
+    room, start, used = SHARD_BYTES // (width * BYTES[dtype] + 8), 0, 0
+    for index, sample in enumerate(data.samples):
+        size = sum(last - first for first, last in sample.spans)
+        if used and used + size > room:
+            yield start, index
+            start, used = index, 0
+        used += size
+    yield start, len(data)
+
+
+def batches(data: Sequences, first: int, last: int) -> Iterator[list[int]]:
+    """Samples first..last by length, in batches of at most BATCH_TOKENS padded ids."""
+    part: list[int] = []
+    for index in sorted(range(first, last), key=lambda i: len(data.samples[i].ids)):
+        if part and (len(part) + 1) * len(data.samples[index].ids) > BATCH_TOKENS:
+            yield part
+            part = []
+        part.append(index)
+    yield part
+
+
+def shard_tensors(teacher: Any, data: Sequences, first: int, last: int, pad: int, bar: Any) -> dict:
+    """A shard's tensors: hidden [n, d], uncertainty [n], log_normaliser [n], rows and sizes."""
+    import torch
+
+    from atkd.data.sequences import Fixed
+
+    supply, found = Fixed(data, pad, str(teacher.model.device)), {}
+    for part in batches(data, first, last):
+        batch = supply(0, part)
+        signal = [tensor.cpu().split(batch.sizes) for tensor in teacher.signal(batch)]
+        found |= zip(part, zip(*signal, strict=True), strict=True)
+        bar.update(int(batch.supervised_BS.sum()))
+    columns = zip(*(found[index] for index in range(first, last)), strict=True)
+    names = ("hidden", "uncertainty", "log_normaliser")
+    made = {name: torch.cat(parts) for name, parts in zip(names, columns, strict=True)}
+    made["sizes"] = torch.tensor([len(found[index][1]) for index in range(first, last)])
+    return made | {"rows": torch.tensor(data.rows[first:last])}
+
+
+def write(folder: Path, teacher: Any, data: Sequences, pad: int, facts: dict[str, Any]) -> int:
+    """Writes what is missing of a cache, manifest last; returns its supervised tokens."""
+    from safetensors.torch import save_file
+    from tqdm import tqdm
+
+    name = settings_hash(facts)
+    width, dtype = teacher.head.weight.shape[1], facts["identity"]["teacher_dtype"]
+    size = forecast(data, width, dtype)
+    room(folder, size)
+    head = {"weight": teacher.head.weight, "bias": teacher.head.bias}
+    kept = {key: value.detach().contiguous() for key, value in head.items() if value is not None}
+    names = ["head.safetensors"]
+    with atomic_path(folder / names[0]) as part:
+        save_file({key: value.cpu() for key, value in kept.items()}, part)
+    with tqdm(total=size["tokens"], unit=" tokens", disable=None) as bar:
+        for number, (first, last) in enumerate(shards(data, width, dtype)):
+            names.append(f"shard-{number:05d}.safetensors")
+            if _finished(folder / names[-1], name):
+                continue
+            tensors = shard_tensors(teacher, data, first, last, pad, bar)
+            with atomic_path(folder / names[-1]) as part:
+                save_file(tensors, part, {"identity": content(tensors, name)})
+    files = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
+    write_json(folder / MANIFEST, facts | size | {"files": files})
+    return size["tokens"]
+
+
+def content(tensors: Mapping[str, Tensor], name: str) -> str:
+    """Hex digest of a shard's tensors and its cache's name: a rerun knows what is whole by it."""
+    import torch
+
+    found = hashlib.sha256(name.encode())
+    for key, tensor in sorted(tensors.items()):
+        found.update(key.encode())
+        found.update(memoryview(tensor.contiguous().view(torch.uint8).numpy()))
+    return found.hexdigest()
+
+
+def _finished(path: Path, name: str) -> bool:
+    """Whether a shard of this cache is there, whole and as it was written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as shard:
+            found = (shard.metadata() or {}).get("identity")
+            tensors = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
+    return found == content(tensors, name)
+
+
+def room(folder: Path, size: Mapping[str, int]) -> None:
+    """Prints what the cache will take; InputError where the disk has less."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free, need = shutil.disk_usage(folder).free, size["bytes"] / 2**30
+    print(f"{folder}: {size['tokens']} supervised tokens, {need:.3g} GiB to write", flush=True)
+    if size["bytes"] > free:
+        raise InputError(
+            f"{folder}: needs {need:.3g} GiB, the disk has {free / 2**30:.3g} GiB free; make room, "
+            "or set the config key teacher_cache to [] to run teachers beside their students"
+        )
+
+
+def main() -> None:
+    """Caches a teacher's view of training sequences; a rerun keeps the shards that are done."""
+    parser = argparse.ArgumentParser(prog="python -m atkd teacher-cache", description=main.__doc__)
+    parser.add_argument("--teacher", required=True, type=Path, help="folder of the teacher")
+    parser.add_argument("--data", required=True, type=Path, help="instruction data, JSON lines")
+    parser.add_argument("--text", type=Path, help="teacher's answers, in place of the data's")
+    parser.add_argument("--run", required=True, help="name of the run in cost files")
+    keys = "family, max_length, teacher_dtype, device"
+    parser.add_argument("--settings", required=True, help=f"JSON: {keys}")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    args = parser.parse_args()
+    settings = json.loads(args.settings)
+    stage = Stage("cache", args.run, settings)
+    with folder_lock(args.output):
+        with start_up():
+            from atkd.data import sequences
+            from atkd.models import checkpoints, tokenizers
+
+            checkpoints.set_up(0)
+            device = checkpoints.pick_device(settings["device"])
+            tokenizer = tokenizers.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
+            length, text = settings["max_length"], args.text and str(args.text)
+            data = sequences.instructions(str(args.data), tokenizer, length, text)
+            checkpoints.check_weights(args.teacher)
+            model = checkpoints.load(args.teacher, device, settings["teacher_dtype"])
+            checkpoints.check_head(model, len(tokenizer))
+            facts = {"identity": identity(args.teacher, args.data, args.text, settings)}
+            facts |= {"max_length": length, "samples": len(data), "too_long": data.too_long}
+        stage.ready()
+        teacher = LiveTeacher(model, len(tokenizer))
+        count = write(args.output, teacher, data, tokenizer.pad_token_id, facts)
+        stage.write(args.output / "provenance.json", device=device, tokens=count)

@@ -1,0 +1,123 @@
+"""Secondary metrics by hand: splits that add up, distinct n-grams, calibration, entropy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atkd.evaluation import scores, secondary
+from atkd.runtime.files import InputError, write_jsonl
+
+
+def sample(name: str, answer: str = "", bits: tuple[float, ...] = (1.0, 2.0), **more: Any) -> Any:
+    row = {"id": name, "group": "", "prompt": "P", "target": "B", "answer": answer}
+    row |= {"bits": sum(bits), "bytes": 4, "tokens": len(bits), "token_bits": list(bits)}
+    return row | {"entropy": 3.0, "steps": 2} | more
+
+
+def scored(folder: Path, **teachers: Path) -> dict[str, dict[str, Any]]:
+    rows = scores.score_samples(folder, teachers)
+    (task,) = {row["task"] for row in rows}
+    return {row["metric"]: row for row in scores.scores_of(rows) if row["task"] == task}
+
+
+def test_distinct_ngrams_are_those_of_the_whole_set() -> None:
+    answers = [text.split() for text in ("a b a b", "b a", "", "c")]
+    for n, wanted in ((1, [(2, 4), (0, 2), (0, 0), (1, 1)]), (2, [(2, 3), (0, 1), (0, 0), (0, 0)])):
+        found = list(secondary.new_ngrams(answers, n))
+        assert found == wanted
+        whole = {tuple(words[i : i + n]) for words in answers for i in range(len(words) - n + 1)}
+        assert sum(new for new, _ in found) == len(whole)
+
+
+def test_diversity_and_entropy_of_a_task(tmp_path: Path) -> None:
+    rows = [sample("0", "a b a", entropy=4.0, steps=4), sample("1", "", entropy=2.0, steps=1)]
+    write_jsonl(tmp_path / "dolly.jsonl", rows)
+    found = scored(tmp_path)
+    assert found["distinct_1"]["value"] == pytest.approx(200 / 3) and found["distinct_1"]["n"] == 1
+    assert found["distinct_2"]["value"] == 100.0
+    assert found["entropy"]["value"] == pytest.approx(6 / 5) and found["entropy"]["n"] == 2
+    write_jsonl(tmp_path / "dolly.jsonl", [sample("0", "")])
+    assert "distinct_1" not in scored(tmp_path)  # nothing was said
+    (tmp_path / "dolly.jsonl").rename(tmp_path / "drop.jsonl")
+    assert not {"entropy", "distinct_1"} & set(scored(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "wanted"),
+    [
+        ([(1.0, 1.0)] * 3, 0.0),
+        ([(1.0, 0.0)] * 3, 1.0),
+        ([(0.55, 1.0), (0.55, 0.0)], 0.05),
+        ([(0.31, 0.0), (0.39, 1.0)], 0.15),  # one bin: means 0.35 and 0.5
+        ([(0.29, 0.0), (0.31, 1.0)], 0.5 * 0.29 + 0.5 * 0.69),  # two bins
+        ([(0.3, 1.0), (0.3, 0.0), (0.3, 0.0), (0.9, 1.0)], 0.75 * abs(0.3 - 1 / 3) + 0.25 * 0.1),
+    ],
+)
+def test_calibration_error(pairs: list[tuple[float, float]], wanted: float) -> None:
+    assert secondary.calibration_error(pairs) == pytest.approx(wanted)
+
+
+def test_choices_by_likelihood(tmp_path: Path) -> None:
+    right = {"options": ["A", "B"], "likelihoods": [-9.0, -9.0 + 1.0986122886681098]}  # 1 to 3
+    wrong = {"options": ["A", "B"], "likelihoods": [0.0, -1.0986122886681098]}
+    rows = [sample(str(n), **(right if n < 3 else wrong)) for n in range(4)]
+    write_jsonl(tmp_path / "mmlu.jsonl", rows)
+    found = scored(tmp_path)
+    assert found["option_accuracy"]["value"] == 75.0
+    assert found["option_confidence"]["value"] == pytest.approx(75.0)
+    assert found["calibration_error"]["value"] == pytest.approx(0.0, abs=1e-9)
+    assert found["calibration_error"]["n"] == 4
+    assert found["score"]["value"] == found["prefix_match"]["value"] == 0.0  # as before
+
+
+def test_easy_and_hard_add_up(tmp_path: Path) -> None:
+    student = [sample("0", bits=(1.0, 2.0, 4.0)), sample("1", bits=(8.0,))]
+    teacher = [sample("0", bits=(0.1, 0.3, 0.2)), sample("1", bits=(0.2,))]
+    write_jsonl(tmp_path / "student/bbh.jsonl", student)
+    write_jsonl(tmp_path / "teacher/bbh.jsonl", teacher)
+    assert secondary.threshold({"0": [0.1, 0.3, 0.2], "1": [0.2]}) == 0.2  # lower median
+    assert secondary.threshold({"0": [4, 1, 3, 2]}) == 2
+    found = scored(tmp_path / "student", own=tmp_path / "teacher")
+    assert found["bits_per_byte_easy"]["value"] == pytest.approx(1 / 8)  # 0.1 alone is below 0.2
+    assert found["bits_per_byte_hard"]["value"] == pytest.approx(14 / 8)
+    whole = found["bits_per_byte_easy"]["value"] + found["bits_per_byte_hard"]["value"]
+    assert whole == pytest.approx(found["bits_per_byte"]["value"])
+    other = scored(tmp_path / "student", small=tmp_path / "teacher", big=tmp_path / "student")
+    assert other["bits_per_byte_easy@small"]["value"] == found["bits_per_byte_easy"]["value"]
+    assert other["bits_per_byte_hard@big"]["value"] == pytest.approx(14 / 8)  # below 2 bits: one
+    assert "bits_per_byte_easy" not in other
+
+
+def test_a_reference_cut_earlier_for_the_teacher(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "student/bbh.jsonl", [sample("0", bits=(1.0, 2.0, 4.0))])
+    write_jsonl(tmp_path / "teacher/bbh.jsonl", [sample("0", bits=(0.1, 0.3))])
+    found = scored(tmp_path / "student", own=tmp_path / "teacher")
+    assert found["bits_per_byte_easy"]["value"] == 0.0  # nothing below the lower median, 0.1
+    assert found["bits_per_byte_hard"]["value"] == pytest.approx(7 / 4)
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "student/bbh.jsonl", [sample("0")])
+    write_jsonl(tmp_path / "teacher/bbh.jsonl", [sample("1")])
+    with pytest.raises(InputError, match="teacher own: no sample '0'; samples of other data"):
+        scored(tmp_path / "student", own=tmp_path / "teacher")
+    with pytest.raises(InputError, match=r"nowhere/bbh.jsonl: file not found"):
+        scored(tmp_path / "student", own=tmp_path / "nowhere")
+    old = {name: value for name, value in sample("0").items() if name != "token_bits"}
+    write_jsonl(tmp_path / "student/bbh.jsonl", [old])
+    with pytest.raises(InputError, match=r"bbh.jsonl:1: field 'token_bits' is missing"):
+        scored(tmp_path / "student", own=tmp_path / "teacher")
+
+
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "s/bbh.jsonl", [sample("0")])
+    output = tmp_path / "documents.csv.gz"
+    argv = ["scoring", "score", "--samples", str(tmp_path / "s"), "--output", str(output)]
+    monkeypatch.setattr("sys.argv", [*argv, "--teachers", f"1.3b={tmp_path / 's'}"])
+    scores.main()
+    found = {row["metric"]: row for row in scores.read_documents(output)}
+    assert found["bits_per_byte_easy@1.3b"]["numerator"] == "0.0000"
+    assert found["bits_per_byte_easy@1.3b"]["denominator"] == "4"

@@ -1,0 +1,37 @@
+"""What several test files share: a copy of the workflow to run in, and Snakemake's command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("Snakefile", "workflow", "profiles", "config", "atkd", "environment.yml")
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def copy_of_checkout(folder: Path) -> Path:
+    """The files a run needs, in a folder of their own."""
+    folder.mkdir(exist_ok=True)
+    skip = shutil.ignore_patterns("__pycache__")
+    for name in PARTS:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, folder / name, **({"ignore": skip} if copy is shutil.copytree else {}))
+    (folder / "results").mkdir(exist_ok=True)
+    shutil.copyfile(ROOT / "results/published.csv", folder / "results/published.csv")
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    """Snakemake's command line in this environment."""
+    return [sys.executable, "-m", "snakemake", *arguments]
+
+
+def quiet_environment() -> dict[str, str]:
+    """This environment without what would lead a run elsewhere."""
+    elsewhere = ("ATKD_DATA", "ATKD_WARM")
+    return {name: value for name, value in os.environ.items() if name not in elsewhere}

@@ -1,0 +1,124 @@
+"""Models as files: what is refused when it is opened, and what a tokenizer's ids allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atkd.models import checkpoints, tokenizers
+from atkd.runtime.files import InputError
+
+TEXT = ["the cat sat on the mat and the dog sat on the cat " * 4]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tokenizers.train_tokenizer("pythia", TEXT, 264)
+
+
+def shape(**changes: int) -> dict[str, int]:
+    return {"hidden_size": 16, "layers": 1, "heads": 2} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 100}, r"build\.rows: found 100; expected at least the tokenizer's 264"),
+        ({"heads": 3}, r"build\.hidden_size: found 16; expected a multiple of heads, 3"),
+    ],
+)
+def test_impossible_shapes_name_the_key(
+    tokenizer: Any, changes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        checkpoints.build("pythia", shape(**changes), tokenizer, 32, 1)
+
+
+def test_a_seed_decides_the_weights(tokenizer: Any) -> None:
+    one, two, other = (
+        checkpoints.head(checkpoints.build("pythia", shape(), tokenizer, 32, seed)).weight
+        for seed in (1, 1, 2)
+    )
+    assert one.equal(two) and not one.equal(other)
+
+
+def test_rows_beyond_the_tokenizer_never_get_probability(tokenizer: Any) -> None:
+    model = checkpoints.build("pythia", shape(rows=300), tokenizer, 32, 1).eval()
+    checkpoints.check_head(model, 264)
+    hidden = model.get_input_embeddings().weight[:3]
+    assert checkpoints.project(model, hidden, 264).shape == (3, 264)
+    with pytest.raises(InputError, match="300 embedding rows; expected at least"):
+        checkpoints.check_head(model, 301)
+
+
+def test_a_folder_that_is_missing_is_named(tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model folder .*none: not found"):
+        checkpoints.open_source({"folder": str(tmp_path / "none")}, "pythia", tokenizer, 32, 1)
+
+
+def test_a_saved_model_comes_back_and_its_manifest_is_last(tokenizer: Any, tmp_path: Path) -> None:
+    model = checkpoints.build("pythia", shape(), tokenizer, 32, 1)
+    checkpoints.save(model, tokenizer, tmp_path, "name")
+    again = checkpoints.load(tmp_path)
+    assert (
+        checkpoints.head(again).weight.equal(checkpoints.head(model).weight) and not again.training
+    )
+    newest = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert newest.name == checkpoints.MANIFEST
+
+
+def test_a_gpu_that_is_not_there_is_said() -> None:
+    import torch
+
+    assert checkpoints.pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="torch sees no GPU"):
+            checkpoints.pick_device("cuda")
+
+
+def binary_folder(tokenizer: Any, folder: Path, weights: Any) -> dict[str, str]:
+    """A model folder in the old layout: a pickle of tensors instead of safetensors."""
+    import torch
+
+    model = checkpoints.build("pythia", shape(), tokenizer, 32, 1)
+    model.config.save_pretrained(folder)
+    torch.save(weights(model), folder / "pytorch_model.bin")
+    return {"folder": str(folder)}
+
+
+def test_other_formats_are_converted_to_safetensors_once(tokenizer: Any, tmp_path: Path) -> None:
+    source = binary_folder(tokenizer, tmp_path, lambda model: model.state_dict())
+    model = checkpoints.open_source(source, "pythia", tokenizer, 32, 1)
+    checkpoints.save(model, tokenizer, tmp_path / "base", "name")
+    built = checkpoints.build("pythia", shape(), tokenizer, 32, 1)
+    assert checkpoints.head(checkpoints.load(tmp_path / "base")).weight.equal(
+        checkpoints.head(built).weight
+    )
+    assert not list((tmp_path / "base").glob("*.bin"))
+
+
+class Code:
+    """A pickle that would run code when opened without care."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return print, ("code from a checkpoint ran",)
+
+
+def test_a_checkpoint_that_carries_code_is_not_run(
+    tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = binary_folder(tokenizer, tmp_path, lambda model: {"weight": Code()})
+    with pytest.raises(Exception, match=r"(?i)weights.only|unsupported"):
+        checkpoints.open_source(source, "pythia", tokenizer, 32, 1)
+    assert "code from a checkpoint ran" not in capsys.readouterr().out
+
+
+def test_weights_that_are_missing_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+    def without_a_block(model: Any) -> dict[str, Any]:
+        return {k: v for k, v in model.state_dict().items() if "mlp" not in k}
+
+    source = binary_folder(tokenizer, tmp_path, without_a_block)
+    with pytest.raises(InputError, match="parameters missing, first"):
+        checkpoints.open_source(source, "pythia", tokenizer, 32, 1)

@@ -1,0 +1,87 @@
+"""Sampling: the right distribution, keyed noise, and answers that end where they should."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from atkd.models import checkpoints, generation, tokenizers
+
+
+@pytest.fixture(scope="module", params=["opt", "pythia", "llama"])
+def places(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """A random model of each family and its tokenizer."""
+    tokenizer = tokenizers.train_tokenizer(
+        request.param, ["some text to learn, and more of it"] * 9, 270
+    )
+    shape = {"hidden_size": 16, "layers": 2, "heads": 2, "rows": 280, "dropout": 0.3}
+    if request.param == "llama":
+        shape.pop("dropout")
+    checkpoints.set_up(0)
+    return checkpoints.build(request.param, shape, tokenizer, 64, 3), tokenizer
+
+
+def test_sampling_follows_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, -1.0, float("-inf")]])
+    uniform = torch.linspace(0, 1 - 1e-9, 4001, dtype=torch.float64)[:, None]
+    choose = generation.sampler(uniform, temperature=2.0)
+    found = choose(logits.expand(4001, 4), torch.arange(4001), 0)
+    shares = found.bincount(minlength=4) / 4001
+    torch.testing.assert_close(shares, (logits[0] / 2).softmax(0), atol=1e-3, rtol=0)
+
+
+def test_the_ends_of_the_unit_interval_give_likely_tokens() -> None:
+    logits = torch.tensor([[float("-inf"), 0.0, float("-inf")]] * 2)
+    uniform = torch.tensor([[0.0], [1 - 1e-16]], dtype=torch.float64)
+    assert generation.sampler(uniform, 1.0)(logits, torch.arange(2), 0).tolist() == [1, 1]
+
+
+def test_noise_depends_on_its_key_alone() -> None:
+    table = generation.noise(["1/2/3", "1/2/4"], 5)
+    assert torch.equal(generation.noise(["1/2/4"], 3)[0], table[1, :3])
+    assert (table[0] != table[1]).all() and ((table >= 0) & (table < 1)).all()
+
+
+def prompts(tokenizer: Any) -> list[list[int]]:
+    return tokenizers.encode_prompts(tokenizer, ["some", "some text to learn", "more of", "and it"])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_do_not_depend_on_their_neighbours(places: Any, temperature: float) -> None:
+    model, tokenizer = places
+    rows, keys, rooms = prompts(tokenizer), list("abcd"), [6, 9, 3, 9]
+    together = generation.answers(model, rows, keys, rooms, tokenizer, temperature)
+    alone = [
+        generation.answers(model, [row], [key], [room], tokenizer, temperature)[0]
+        for row, key, room in zip(rows, keys, rooms, strict=True)
+    ]
+    assert together == alone
+    assert all(1 <= len(a) <= room for a, room in zip(together, rooms, strict=True))
+    assert all(tokenizer.eos_token_id not in a[:-1] for a in together)
+    if temperature:
+        assert together != generation.answers(model, rows, list("wxyz"), rooms, tokenizer, 1.0)
+
+
+def test_a_training_model_answers_without_dropout_and_goes_on_training(places: Any) -> None:
+    model, tokenizer = places
+    rows, rooms = prompts(tokenizer), [5] * 4
+    quiet = generation.answers(model.eval(), rows, list("abcd"), rooms, tokenizer, 0)
+    loud = generation.answers(model.train(), rows, list("abcd"), rooms, tokenizer, 0)
+    assert quiet == loud and model.training
+
+
+def test_samples_equal_step_by_step_sampling(places: Any) -> None:
+    """Against the whole sequence run anew for every token, without a key-value cache."""
+    model, tokenizer = places
+    model.eval()
+    row = prompts(tokenizer)[1]
+    answer = generation.answers(model, [row], ["k"], [8], tokenizer, 0.7)[0]
+    ids, aims = list(row), generation.noise(["k"], 8)[0]
+    for step, token in enumerate(answer):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1, : len(tokenizer)]
+        mass = (logits.double() / 0.7).softmax(0).cumsum(0)
+        assert token == int((mass <= aims[step] * mass[-1]).sum())
+        ids.append(token)

@@ -1,0 +1,96 @@
+"""How command lines start and end: one message for bad input, the garbage collector on again."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from atkd import __main__
+from atkd.runtime import cli
+from atkd.runtime.files import InputError
+
+
+def test_a_command_line_ends_with_one_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad() -> None:
+        raise InputError("data.jsonl:3: response is empty, expected text")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(bad)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: data.jsonl:3: response is empty, expected text\n"
+    monkeypatch.setattr(sys, "argv", ["stage", "--settings", '{"a": }'])
+    with pytest.raises(SystemExit):
+        cli.run(lambda: json.loads(sys.argv[2]))
+    error = capsys.readouterr().err
+    assert error.startswith("error: --settings: not valid JSON (Expecting value: line 1 column 7")
+    with pytest.raises(json.JSONDecodeError):
+        cli.run(lambda: json.loads("{"))
+
+
+@pytest.mark.parametrize("stage", ["data", "tokenizer", "prompts", "check", "train", "evaluate"])
+def test_malformed_settings_end_every_stage_with_one_message(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    options = {
+        "data": ["--source", "world", "--output", out],
+        "tokenizer": ["--family", "opt", "--output", out],
+        "prompts": ["--data", out, "--tokenizer", out, "--output", out],
+        "check": ["--tokenizers", out, "--output", out],
+        "train": [
+            "--role",
+            "base",
+            "--run",
+            "r",
+            "--seed",
+            "1",
+            "--tokenizer",
+            out,
+            "--output",
+            out,
+        ],
+        "evaluate": ["--model", out, "--prompts", out, "--run", "r", "--output", out],
+    }[stage]
+    monkeypatch.setattr(sys, "argv", ["atkd", stage, *options, "--settings", "{'a': 1}"])
+    monkeypatch.delenv("ATKD_WARM", raising=False)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("LMEVAL_LOG_LEVEL", "ERROR")
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.startswith("error: --settings: not valid JSON")
+    assert error.count("\n") == 1 and not Path(out).exists()
+
+
+def test_start_up_leaves_no_garbage_collector_off() -> None:
+    with cli.start_up():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled() and gc.get_freeze_count() > len(kept)
+    gc.unfreeze()
+    with pytest.raises(InputError), cli.start_up():
+        raise InputError("bad")
+    assert gc.isenabled()
+    gc.unfreeze()
+
+
+def test_the_command_line_names_its_stages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["atkd", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    shown = capsys.readouterr().out
+    assert not caught.value.code and all(f"  {name} " in shown for name in __main__.STAGES)
+    monkeypatch.setattr(sys, "argv", ["atkd", "trian"])
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.startswith("error: found stage 'trian'; expected one")

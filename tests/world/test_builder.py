@@ -1,0 +1,125 @@
+"""The embedded world. `ATKD_REGENERATE=1 pytest tests/test_world.py` rewrites the golden text."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+from helpers import ROOT
+
+from atkd.runtime.files import InputError
+from atkd.world import builder
+
+GOLDEN = ROOT / "tests/golden/world.txt"
+SMALL = {"pretrain": 300, "train": 400, "items": 20, "understanding_items": 21}
+WORLD = builder.generate(SMALL, seed=3)
+OPEN = [row for task in builder.GENERATION for row in WORLD.tasks[task]]
+
+
+def test_same_seed_same_world_across_processes() -> None:
+    code = (
+        "import json, hashlib; from atkd.world import builder;"
+        f"w = builder.generate({SMALL!r}, 3);"
+        "print(hashlib.sha256(json.dumps([w.pretrain, w.train, w.tasks]).encode()).hexdigest())"
+    )
+    found = set()
+    for hashing in ("0", "12345"):
+        env = os.environ | {"PYTHONHASHSEED": hashing}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_seed_changes_the_world() -> None:
+    assert builder.generate(SMALL, seed=4).train != WORLD.train
+
+
+def test_counts_and_fields() -> None:
+    assert len(WORLD.pretrain) == 300 and len(WORLD.train) == 400
+    assert {len(WORLD.tasks[task]) for task in builder.GENERATION} == {20}
+    assert len(WORLD.tasks["drop"]) == 24
+    for row in [*WORLD.train, *OPEN]:
+        assert {"id", "instruction", "input", "output", "skill", "facts"} <= set(row)
+        assert row["output"] and row["instruction"]
+    for row in WORLD.tasks["drop"]:
+        assert list(row) == ["id", "passage", "question", "answers"]
+    ids = [row["id"] for rows in WORLD.tasks.values() for row in rows]
+    assert len(ids) == len(set(ids))
+    json.dumps(WORLD.tasks)
+
+
+def test_mmlu_has_five_dev_rows_a_subject_and_valid_answers() -> None:
+    rows = WORLD.tasks["mmlu"]
+    dev = Counter(row["subject"] for row in rows if row["split"] == "dev")
+    assert set(dev.values()) == {5} and set(dev) == set(builder.SUBJECTS)
+    for row in rows:
+        assert len(set(row["choices"])) == 4 and row["answer"] in range(4)
+
+
+def test_bbh_keeps_source_order_with_three_shots_first() -> None:
+    counts = Counter(row["task"] for row in WORLD.tasks["bbh"])
+    assert set(counts.values()) == {23} and tuple(counts) == builder.SUBTASKS
+
+
+def test_a_dozen_trained_skills_and_unseen_families() -> None:
+    trained = {row["skill"] for row in WORLD.train}
+    assert len(trained) >= 12
+    assert not trained & {row["skill"] for row in WORLD.tasks["unseen"]}
+    assert len({row["skill"] for row in WORLD.tasks["unseen"]}) >= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"peple": 3}, r"data\.settings\.peple: found unknown key; expected one of people, "),
+        ({"people": 1}, r"people: found 1; expected an integer from 4 to 32"),
+        ({"items": 8.0}, r"items: found 8\.0; expected an integer"),
+        ({"train": True}, r"train: found True; expected an integer"),
+        ({"held_out": "half"}, r"held_out: found 'half'; expected a number from 0 to 0\.5"),
+        ({"exam_share": math.nan}, r"exam_share: found nan; expected a number"),
+        ({"items": 5000}, r"items: found only \d+ different \w+ rows of 5000; expected fewer"),
+        ({"subtask_items": 900}, r"subtask_items: found only \d+ different exam rows of 903"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        builder.generate(SMALL | settings)
+
+
+@pytest.mark.parametrize(("people", "towns", "things"), [(4, 2, 2), (32, 8, 10)])
+@pytest.mark.parametrize("held_out", [0, 0.5])
+def test_extreme_sizes_work(people: int, towns: int, things: int, held_out: float) -> None:
+    size = {"people": people, "towns": towns, "things": things, "held_out": held_out}
+    made = builder.generate({"pretrain": 50, "train": 50, "items": 8} | size)
+    assert len(made.universe.people) == people and len(made.train) == 50
+
+
+def test_command_shows_items(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["world", "--show", "1"])
+    builder.main()
+    shown = capsys.readouterr().out
+    assert all(f"== {task}\n" in shown for task in WORLD.tasks)
+    assert " 0 wrong, 0 omitted: " in shown and "p=0, " in shown
+
+
+def golden_text() -> str:
+    """A few rows of each part, as JSON lines."""
+    rows = [*WORLD.pretrain[:4], *WORLD.train[:4]]
+    rows += [row for task in WORLD.tasks.values() for row in task[:2]]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def test_golden_rows() -> None:
+    if os.environ.get("ATKD_REGENERATE"):
+        GOLDEN.write_text(golden_text(), encoding="utf-8")
+    assert GOLDEN.read_text(encoding="utf-8") == golden_text()
