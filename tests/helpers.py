@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "atkd"
 PARTS = ("Snakefile", "workflow", "profiles", "config", "atkd", "environment.yml")
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,3 +37,19 @@ def quiet_environment() -> dict[str, str]:
     """This environment without what would lead a run elsewhere."""
     elsewhere = ("ATKD_DATA", "ATKD_WARM")
     return {name: value for name, value in os.environ.items() if name not in elsewhere}
+
+
+def edges(path: Path) -> set[str]:
+    """Modules of this package that a file imports (`folder.module`), inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name.partition(".")[2] for a in node.names if a.name.startswith("atkd.")}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import of {node.module}"
+            package, _, module = (node.module or "").partition(".")
+            if package == "atkd":
+                single = (PACKAGE / f"{module.replace('.', '/')}.py").is_file()
+                names = (a.name for a in node.names)
+                found |= {module} if single else {f"{module}.{n}".strip(".") for n in names}
+    return found

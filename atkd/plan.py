@@ -1,0 +1,561 @@
+"""What each job of a configuration reads, writes, is set to and asks for: decided here, once.
+
+Rules of the workflow take inputs, needs and settings from a `Plan`; a command line
+
+    python -m atkd STAGE --config FILE --run KEY
+
+is spelled out by the same plan, so that any job can be run by hand. `JOBS` lists the kinds of jobs
+with their stage and key. Paths are relative to where the workflow runs. Nothing here reads or
+writes a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from atkd import config as configuration
+from atkd import methods
+from atkd.config import Run
+from atkd.runtime.files import InputError
+from atkd.tasks import open_ended
+
+RUN = "{family}/{student}/{teacher}/{method}/{seed}"
+# Kind of job -> its stage, and the key that names it there.
+JOBS = {
+    "data": ("data", "data"),
+    "tokenizer": ("tokenizer", "tokenizers/{family}"),
+    "prompts": ("prompts", "prompts/{family}"),
+    "released_prompts": ("prompts", "released_prompts/{family}"),
+    "check": ("check", "checks/{family}/{size}"),
+    "base": ("train", "models/{family}/{size}/seed{seed}/base"),
+    "teacher": ("train", "models/{family}/{size}/seed{seed}/teacher"),
+    "student": ("train", RUN),
+    "text": ("teacher-answers", "text/{family}/{size}/seed{seed}"),
+    "cache": ("teacher-cache", "cache/{family}/{size}/seed{seed}/{sequences}"),
+    "evaluate": ("evaluate", RUN),
+    "score": ("score", RUN),
+    "exact_judge": ("judge", RUN),
+    "judge": ("judge", "all"),
+    "scores": ("score", "all"),
+    "fidelity_of": ("fidelity", "{family}/{student}/seed{seed}"),
+    "crosscheck_of": ("crosscheck", RUN),
+}
+Paths = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job asks of a machine: GPUs, CPU threads, memory in MB (2**20 bytes), minutes."""
+
+    gpus: int = 0
+    threads: int = 1
+    memory_mb: int = 4000
+    minutes: int = 60
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    `command`: its subcommand, where the stage has some. `reads`: files it needs, by the names
+    rules use. `options`: its command line; None or an empty list leaves an option out. `settings`:
+    the fragment of the configuration that decides its result.
+    """
+
+    reads: Mapping[str, Paths]
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: Needs = field(default_factory=Needs)
+    command: str = ""
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line after the stage's name."""
+        found = [self.command] if self.command else []
+        for name, value in self.options.items():
+            if value is None or value == []:
+                continue
+            values = value if isinstance(value, list) else [value]
+            found += [f"--{name}", *map(str, values)]
+        settings = json.dumps(self.settings, sort_keys=True)
+        return found + (["--settings", settings] if self.settings else [])
+
+
+def folder(path: str) -> str:
+    """The folder of a file."""
+    return str(Path(path).parent)
+
+
+class Plan:
+    """The jobs of one checked configuration."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.results = f"results/{config['name']}"
+        self.data_root = configuration.data_root(config)
+        self.source = config["data"]["source"]
+        self.tasks = [*config["tasks"], *config["extra_tasks"]]
+        self.open_tasks = [task for task in self.tasks if open_ended(task)]
+        self.families = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
+        self.students = list(dict.fromkeys((p["family"], p["student"]) for p in config["pairs"]))
+        self.judge_settings = config["evaluation"].get("judge")
+        self._jobs: dict[tuple[str, ...], Job] = {}
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The grid: every model that is evaluated."""
+        return configuration.runs(self.config)
+
+    @cached_property
+    def released(self) -> list[str]:
+        """The released code's switches that are on everywhere."""
+        everything = self.config["protocol"] == "released"
+        return list(methods.SWITCHES) if everything else self.config["released"]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the data say what is right, so that an exact judge rates open-ended answers."""
+        return self.source == "world"
+
+    def record(self) -> dict[str, Any]:
+        """The run's grid and data source, kept beside its scores."""
+        names = ("seeds", "tasks", "extra_tasks", "pairs", "methods")
+        return {
+            "config": self.config["name"],
+            "source": self.source,
+            "families": self.families,
+            **{name: self.config[name] for name in names},
+            "judge": self.judge_settings is not None,
+            "runs": [run.key for run in self.runs],
+        }
+
+    # Names of jobs
+
+    def job(self, kind: str, names: Mapping[str, str]) -> Job:
+        """The job of a kind, by its wildcards."""
+        key = (kind, *names.values())
+        if key not in self._jobs:
+            self._jobs[key] = getattr(self, kind)(**names)
+        return self._jobs[key]
+
+    def by_hand(self, stage: str, key: str) -> Job:
+        """The job that a stage's key names; InputError if none is named so."""
+        templates = {kind: key for kind, (of, key) in JOBS.items() if of == stage}
+        for kind, template in templates.items():
+            pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
+            if found := re.fullmatch(pattern, key):
+                return self.job(kind, found.groupdict())
+        expected = " or ".join(templates.values()) or "no key: the stage has no --run"
+        raise InputError(f"--run: found {key!r}; expected {expected}")
+
+    def command(self, kind: str, names: Mapping[str, str]) -> str:
+        """The short command line of a job, started in as many processes as it has GPUs."""
+        stage, key = JOBS[kind]
+        gpus = self.job(kind, names).needs.gpus if stage == "train" else 1
+        several = f" torch.distributed.run --standalone --nproc-per-node={gpus} -m --"
+        launch = f"python -m{several if gpus > 1 else ''} atkd {stage}"
+        return f"{launch} --config {self.results}/config.json --run {key.format(**names)}"
+
+    # Where things lie
+
+    def seed_of_models(self, seed: str | int) -> int:
+        """The seed of the base and teacher that a run of `seed` uses."""
+        return configuration.model_seed(self.config, int(seed))
+
+    def model(self, family: str, size: str, seed: str | int, role: str) -> str:
+        """A base's or teacher's last file."""
+        return f"{self.results}/models/{family}/{size}/seed{seed}/{role}/manifest.json"
+
+    def of_run(self, run: str, name: str) -> str:
+        """A file of a run."""
+        return f"{self.results}/runs/{run}/{name}"
+
+    def every_run(self, name: str) -> list[str]:
+        """One file of every run."""
+        return [self.of_run(run.key, name) for run in self.runs]
+
+    def evaluated_model(self, run: Run) -> str:
+        """What a run evaluates: a teacher, an untrained base (`none`) or a student."""
+        if run.method == "teacher":
+            return self.model(run.family, run.teacher, run.seed, "teacher")
+        if run.method == "none":
+            return self.model(run.family, run.student, run.seed, "base")
+        place = f"{run.family}/{run.student}/{run.teacher}/{methods.trained_as(run.method)}"
+        return f"{self.results}/students/{place}/seed{run.seed}/manifest.json"
+
+    def teachers_of(self, family: str, student: str, teacher: str = "-") -> list[str]:
+        """A run's teacher; all teachers of its student where it has none."""
+        if teacher != "-":
+            return [teacher]
+        cell, pairs = (family, student), self.config["pairs"]
+        found = [p["teacher"] for p in pairs if (p["family"], p["student"]) == cell]
+        return list(dict.fromkeys(found))
+
+    def rooted(self, settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """The settings with the path under `key`, if any, resolved under the data root."""
+        found = dict(settings)
+        if key in found:
+            found[key] = str(Path(self.data_root, found[key]))
+        return found
+
+    def needs(self, family: str, *sizes: str) -> Needs:
+        """The largest needs of the models of these sizes."""
+        return Needs(**configuration.needs(self.config, family, sizes))
+
+    # Data
+
+    def data(self) -> Job:
+        """Training data and tasks."""
+        settings = dict(self.config["data"]["settings"])
+        if self.source == "local":
+            settings = self.rooted({"root": "data"} | settings, "root")
+        options = {"source": self.source, "seed": self.config["data"]["seed"]}
+        return Job({}, options | {"output": f"{self.results}/data"}, settings or {})
+
+    def tokenizer(self, family: str) -> Job:
+        """A family's tokenizer."""
+        source = self.config["families"][family]["tokenizer"]
+        text = [f"{self.results}/data/{name}.jsonl" for name in ("pretrain", "train")]
+        options = {"family": family, "text": text}
+        options["output"] = f"{self.results}/tokenizers/{family}"
+        return Job({"text": text}, options, self.rooted(source, "files"))
+
+    def task_files(self, tasks: list[str]) -> list[str]:
+        """Data files of these tasks."""
+        return [f"{self.results}/data/tasks/{task}.jsonl" for task in tasks]
+
+    def prompts(self, family: str, kind: str = "prompts") -> Job:
+        """The prompt files of a family."""
+        released = kind == "released_prompts" or "test_template" in self.released
+        evaluation = self.config["evaluation"]
+        kept = ("context", "shots", "max_new_tokens", "limit", "seed")
+        settings = {
+            "tasks": self.tasks,
+            "template": "released" if released else "stated",
+            **{name: evaluation[name] for name in kept},
+        }
+        data, tokenizer = f"{self.results}/data", f"{self.results}/tokenizers/{family}"
+        reads = {
+            "manifest": f"{data}/manifest.json",
+            "tasks": self.task_files(self.tasks),
+            "tokenizer": f"{tokenizer}/tokenizer.json",
+        }
+        options = {
+            "data": data,
+            "tokenizer": tokenizer,
+            "family": family,
+            "output": f"{self.results}/{kind}/{family}",
+        }
+        return Job(reads, options, settings)
+
+    def released_prompts(self, family: str) -> Job:
+        """What a variant that is tested with the released code's template is asked."""
+        return self.prompts(family, "released_prompts")
+
+    def check(self, family: str, size: str) -> Job:
+        """The check that a model made elsewhere reads the ids of its family's tokenizer."""
+        tokenizer = f"{self.results}/tokenizers/{family}"
+        source = self.config["families"][family]["models"][size]
+        options = {
+            "family": family,
+            "size": size,
+            "tokenizer": tokenizer,
+            "output": f"{self.results}/checks/{family}/{size}.json",
+        }
+        kept = {name: source[name] for name in ("folder", "hub", "revision") if name in source}
+        return Job({"tokenizer": f"{tokenizer}/tokenizer.json"}, options, {"source": kept})
+
+    # Training
+
+    def _training(self, family: str, size: str, role: str) -> dict[str, Any]:
+        compute = self.config["compute"]
+        return {
+            "family": family,
+            "training": configuration.training(self.config, family, size, role),
+            "compute": {k: compute[k] for k in ("device", "precision", "teacher_dtype")},
+        }
+
+    def base(self, family: str, size: str, seed: str) -> Job:
+        """A pretrained model: taken over, or built and pretrained."""
+        reads = {
+            "data": f"{self.results}/data/pretrain.jsonl",
+            "tokenizer": f"{self.results}/tokenizers/{family}/tokenizer.json",
+        }
+        source = self.config["families"][family]["models"][size]
+        if "build" not in source:
+            reads["check"] = f"{self.results}/checks/{family}/{size}.json"
+        settings = self._training(family, size, "base")
+        settings["source"] = {k: v for k, v in source.items() if k not in ("training", "compute")}
+        return self._train("base", f"models/{family}/{size}", seed, reads, settings, (size,))
+
+    def teacher(self, family: str, size: str, seed: str) -> Job:
+        """A base after supervised fine-tuning."""
+        reads = {
+            "base": self.model(family, size, seed, "base"),
+            "data": f"{self.results}/data/train.jsonl",
+            "tokenizer": f"{self.results}/tokenizers/{family}/tokenizer.json",
+        }
+        settings = self._training(family, size, "teacher")
+        return self._train("teacher", f"models/{family}/{size}", seed, reads, settings, (size,))
+
+    def student(self, family: str, student: str, teacher: str, method: str, seed: str) -> Job:
+        """A student trained by a method."""
+        run = Run(family, student, teacher, method, int(seed))
+        recipe, shared = self.recipe(method, family), self.seed_of_models(seed)
+        cached = recipe.cacheable and recipe.sequences in self.config["teacher_cache"]
+        place = f"{family}/{teacher}/seed{shared}"
+        reads: dict[str, Paths] = {"base": self.model(family, student, shared, "base")}
+        if recipe.distils:
+            reads["teacher"] = self.model(family, teacher, shared, "teacher")
+        if cached:
+            reads["cache"] = f"{self.results}/cache/{place}/{recipe.sequences}/manifest.json"
+        if recipe.sequences == "teacher":
+            reads["text"] = f"{self.results}/text/{place}/teacher.jsonl"
+        reads["data"] = f"{self.results}/data/train.jsonl"
+        reads["tokenizer"] = f"{self.results}/tokenizers/{family}/tokenizer.json"
+        settings = self._training(family, student, "student") | {"recipe": asdict(recipe)}
+        live = recipe.distils and (recipe.student_fraction > 0 or not cached)
+        loaded = (student, teacher) if live else (student,)
+        return self._train("student", run.key, seed, reads, settings, loaded)
+
+    def _train(
+        self,
+        role: str,
+        run: str,
+        seed: str,
+        reads: Mapping[str, Paths],
+        settings: Mapping[str, Any],
+        loaded: tuple[str, ...],
+    ) -> Job:
+        """One training; `loaded` are the sizes of the models its process holds."""
+        kept = ("tokenizer", "base", "teacher", "cache")
+        folders = {name: folder(str(reads[name])) for name in kept if name in reads}
+        files = {name: reads[name] for name in ("text", "data") if name in reads}
+        family = settings["family"]
+        output = f"{self.results}/{run}/seed{seed}/{role}"
+        if role == "student":
+            output = f"{self.results}/students/{run.rpartition('/')[0]}/seed{seed}"
+        options = {"role": role, "run": run, "seed": seed, **folders, **files, "output": output}
+        return Job(reads, options, settings, self.needs(family, *loaded))
+
+    def recipe(self, method: str, family: str) -> methods.Recipe:
+        """A method as this configuration runs it."""
+        own = methods.overrides(self.config, method)
+        return methods.resolve(method, family, own, self.released)
+
+    # Teachers' outputs
+
+    def _answer_length(self, family: str, teacher: str) -> int:
+        """A teacher's answers fit the longest sample of any of its students."""
+        pairs = [p for p in self.config["pairs"] if p["family"] == family]
+        students = [pair["student"] for pair in pairs if pair["teacher"] == teacher]
+        found = (configuration.training(self.config, family, s, "student") for s in students)
+        return max(training["max_length"] for training in found)
+
+    def text(self, family: str, size: str, seed: str) -> Job:
+        """A teacher's answers to the training prompts."""
+        place = f"text/{family}/{size}/seed{seed}"
+        reads = {
+            "teacher": self.model(family, size, seed, "teacher"),
+            "data": f"{self.results}/data/train.jsonl",
+        }
+        settings = {
+            "family": family,
+            "max_length": self._answer_length(family, size),
+            "device": self.config["compute"]["device"],
+            "dtype": self.config["compute"]["teacher_dtype"],
+            "seed": int(seed),
+            **self.config["teacher_text"],
+        }
+        options = {
+            "teacher": folder(reads["teacher"]),
+            "data": reads["data"],
+            "run": place,
+            "output": f"{self.results}/{place}/teacher.jsonl",
+        }
+        return Job(reads, options, settings, self._one_gpu(family, size))
+
+    def cache(self, family: str, size: str, seed: str, sequences: str) -> Job:
+        """A teacher's outputs on fixed sequences."""
+        place = f"cache/{family}/{size}/seed{seed}/{sequences}"
+        reads = {
+            "teacher": self.model(family, size, seed, "teacher"),
+            "data": f"{self.results}/data/train.jsonl",
+        }
+        if sequences == "teacher":
+            reads["text"] = f"{self.results}/text/{family}/{size}/seed{seed}/teacher.jsonl"
+        settings = {
+            "family": family,
+            "max_length": self._answer_length(family, size),
+            "device": self.config["compute"]["device"],
+            "teacher_dtype": self.config["compute"]["teacher_dtype"],
+        }
+        options = {
+            "teacher": folder(reads["teacher"]),
+            "data": reads["data"],
+            "text": reads.get("text"),
+            "run": place,
+            "output": f"{self.results}/{place}",
+        }
+        return Job(reads, options, settings, self._one_gpu(family, size))
+
+    def _one_gpu(self, family: str, *sizes: str) -> Needs:
+        """Needs of a job that runs models in one process."""
+        needs = self.needs(family, *sizes)
+        return Needs(min(1, needs.gpus), needs.threads, needs.memory_mb, needs.minutes)
+
+    # Evaluation
+
+    def _evaluation(self, *names: str) -> dict[str, Any]:
+        """Settings of evaluation, and the device."""
+        kept = {name: self.config["evaluation"][name] for name in names}
+        return kept | {"device": self.config["compute"]["device"]}
+
+    def _alone(self, run: Run) -> Needs:
+        size = run.student if run.student != "-" else run.teacher
+        return self._one_gpu(run.family, size)
+
+    def evaluate(self, **names: str) -> Job:
+        """A model's answers to all tasks."""
+        run = Run.of(names)
+        switched = "test_template" in methods.switches_of(run.method)
+        kind = "released_prompts" if switched else "prompts"
+        place = f"{self.results}/{kind}/{run.family}"
+        reads = {
+            "model": self.evaluated_model(run),
+            "prompts": [f"{place}/{task}.jsonl" for task in self.tasks],
+        }
+        options = {
+            "model": folder(str(reads["model"])),
+            "prompts": place,
+            "run": run.key,
+            "output": self.of_run(run.key, "samples"),
+        }
+        settings = {"tasks": self.tasks, **self._evaluation("context", "batch_size", "dtype")}
+        return Job(reads, options, settings, self._alone(run))
+
+    def samples(self, run: str, tasks: list[str]) -> list[str]:
+        """A run's samples of these tasks."""
+        return [self.of_run(run, f"samples/{task}.jsonl") for task in tasks]
+
+    def score(self, **names: str) -> Job:
+        """A run's scores per document; its teachers' samples say which tokens are easy."""
+        run = Run.of(names)
+        shared = self.seed_of_models(run.seed)
+        teachers = self.teachers_of(run.family, run.student, run.teacher)
+        keys = [f"{run.family}/-/{name}/teacher/{shared}" for name in teachers]
+        summaries = [self.of_run(key, "samples/lm_eval.json") for key in keys]
+        shown = ["own"] if run.teacher != "-" else teachers
+        reads = {
+            "samples": self.samples(run.key, self.tasks),
+            "summary": self.of_run(run.key, "samples/lm_eval.json"),
+            "teachers": summaries,
+        }
+        folders = [f"{name}={folder(path)}" for name, path in zip(shown, summaries, strict=True)]
+        options = {
+            "samples": self.of_run(run.key, "samples"),
+            "teachers": folders,
+            "output": self.of_run(run.key, "documents.csv.gz"),
+        }
+        return Job(reads, options, command="score")
+
+    def exact_judge(self, **names: str) -> Job:
+        """The exact judge's ratings of a run's open-ended answers."""
+        run = Run.of(names)
+        reads = {
+            "samples": self.samples(run.key, self.open_tasks),
+            "tasks": self.task_files(self.open_tasks),
+        }
+        options = {
+            "run": run.key,
+            "samples": self.of_run(run.key, "samples"),
+            "data": f"{self.results}/data",
+            "documents": self.of_run(run.key, "judge_documents.csv.gz"),
+            "output": self.of_run(run.key, "judge.jsonl"),
+        }
+        return Job(reads, options, command="exact")
+
+    def judge(self) -> Job:
+        """A language model's ratings of all runs: one limit, one budget, one file of replies."""
+        keys = [run.key for run in self.runs]
+        reads = {
+            "samples": [path for key in keys for path in self.samples(key, self.open_tasks)],
+            "tasks": self.task_files(self.open_tasks),
+            "prompt": (self.judge_settings or {}).get("prompt") or [],
+        }
+        options = {"results": self.results, "runs": keys, "output": f"{self.results}/judge"}
+        return Job(reads, options, dict(self.judge_settings or {}), command="llm")
+
+    def scores(self) -> Job:
+        """The scores of all runs, and the run's record."""
+        reads: dict[str, Paths] = {"documents": self.every_run("documents.csv.gz")}
+        if self.exact:
+            reads["exact"] = self.every_run("judge_documents.csv.gz")
+        if self.judge_settings:
+            reads["judge"] = f"{self.results}/judge/documents.csv.gz"
+        options = {
+            "results": self.results,
+            **reads,
+            "record": json.dumps(self.record(), sort_keys=True),
+        }
+        return Job(reads, options, command="collect")
+
+    # Analyses
+
+    def kin_of(self, family: str, student: str, seed: str) -> list[Run]:
+        """Every run of a student and seed, those of its teachers included."""
+        teachers, shared = self.teachers_of(family, student), self.seed_of_models(seed)
+
+        def same(run: Run) -> bool:
+            if run.method == "teacher":
+                return run.seed == shared and run.teacher in teachers
+            seeds = shared if run.method == "none" else int(seed)
+            return run.student == student and run.seed == seeds
+
+        return [run for run in self.runs if run.family == family and same(run)]
+
+    def fidelity_of(self, family: str, student: str, seed: str) -> Job:
+        """A student's models against their teachers and the truth."""
+        kin = self.kin_of(family, student, seed)
+        models = [self.evaluated_model(run) for run in kin]
+        tasks = [task for task in self.config["tasks"] if task in self.open_tasks]
+        place = f"{self.results}/prompts/{family}"
+        reads = {
+            "models": models,
+            "data": self.task_files(tasks),
+            "prompts": [f"{place}/{task}.jsonl" for task in tasks],
+        }
+        pairs = zip(kin, models, strict=True)
+        options = {
+            "models": [f"{run.key}={folder(model)}" for run, model in pairs],
+            "data": f"{self.results}/data/tasks",
+            "prompts": place,
+            "output": f"{self.results}/analyses/fidelity/{family}/{student}/seed{seed}.csv",
+        }
+        settings = {"tasks": tasks, **self._evaluation("batch_size", "dtype")}
+        needs = self._one_gpu(family, student, *self.teachers_of(family, student))
+        return Job(reads, options, settings, needs, "run")
+
+    def crosscheck_of(self, **names: str) -> Job:
+        """lm-eval's own MMLU for a run."""
+        run = Run.of(names)
+        reads = {
+            "model": self.evaluated_model(run),
+            "data": f"{self.results}/data/tasks/mmlu.jsonl",
+            "documents": self.of_run(run.key, "documents.csv.gz"),
+        }
+        options = {
+            "model": folder(reads["model"]),
+            "run": run.key,
+            "data": reads["data"],
+            "documents": reads["documents"],
+            "output": self.of_run(run.key, "crosscheck.json"),
+        }
+        settings = self._evaluation("context", "batch_size", "shots", "dtype")
+        return Job(reads, options, settings, self._alone(run), "run")

@@ -1,0 +1,224 @@
+"""What an edit reruns: one file of every folder, each prompt and template, each settings fragment.
+
+A run is faked (empty outputs, marked as made), so that only listings are needed. The tables name
+the rules that an edit starts; with what follows from those they are all that runs again.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import PACKAGE, ROOT, Snakemake, copy_of_checkout, edges
+
+from atkd.__main__ import STAGES
+from atkd.plan import JOBS
+
+NAME, SMOKE = (("--configfile", f"config/{name}.yaml") for name in ("faked", "smoke"))
+FOLLOWS = {
+    "data": "tokenizer prompts base teacher text cache student exact_judge",
+    "tokenizer": "prompts base teacher student",
+    "prompts": "evaluate",
+    "base": "teacher student evaluate",
+    "teacher": "text cache student evaluate",
+    "text": "cache student",
+    "cache": "student",
+    "student": "evaluate",
+    "evaluate": "score exact_judge",
+    "score": "scores",
+    "exact_judge": "scores",
+    "scores": "tables figures page",
+    "tables": "figures page",
+    "figures": "page",
+}
+TRAINED = "base teacher text cache student"
+DRAWN = "tables figures page"
+SCORED = "score scores"
+# Edited file -> the rules that it starts.
+EDITED = {
+    "training/loop.py": TRAINED,
+    "losses/kernels.py": TRAINED,
+    "models/checkpoints.py": f"{TRAINED} evaluate",
+    "models/generation.py": f"{TRAINED} evaluate",
+    "models/tokenizers.py": f"tokenizer prompts {TRAINED} evaluate",
+    "models/families.py": f"tokenizer prompts {TRAINED} evaluate",
+    "data/template.py": f"prompts {TRAINED}",
+    "data/sequences.py": TRAINED,
+    "data/prompts.py": "prompts",
+    "data/prepare.py": "data",
+    "data/sources.py": "data",
+    "world/skills.py": "data exact_judge",
+    "world/grader.py": "data exact_judge",
+    "evaluation/evaluate.py": "evaluate",
+    "evaluation/metrics.py": f"evaluate exact_judge {SCORED} {DRAWN}",
+    "evaluation/scores.py": f"exact_judge {SCORED} {DRAWN}",
+    "evaluation/lm_eval_tasks/metrics.py": "evaluate",
+    "evaluation/lm_eval_tasks/base.yaml": "evaluate",
+    "evaluation/fidelity.py": "",
+    "judge/judge.py": "exact_judge",
+    "judge/verdicts.py": "exact_judge",
+    "statistics/intervals.py": DRAWN,
+    "reporting/figures.py": DRAWN,
+    "tasks.py": f"data prompts evaluate exact_judge {SCORED} {DRAWN}",
+    "methods.py": DRAWN,
+    "config.py": "",
+    "config.schema.yaml": "",
+    "plan.py": "",
+    "runtime/files.py": "",
+    "integrations.py": "",
+}
+
+
+def smoke() -> dict[str, Any]:
+    """Smoke's first pair alone."""
+    found = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    return found | {"name": "faked", "pairs": found["pairs"][:1]}
+
+
+def write(root: Path, config: dict[str, Any]) -> None:
+    (root / "config/faked.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def faked(tmp_path_factory: pytest.TempPathFactory, snakemake: Snakemake) -> Path:
+    """A checkout in which every output is there, empty, and noted as made by today's code."""
+    root = copy_of_checkout(tmp_path_factory.mktemp("faked") / "checkout")
+    write(root, smoke())
+    listing = snakemake(root, "-n", *NAME).stdout
+    for line in re.findall(r"^ {4}output: (.*)$", listing, re.MULTILINE):
+        for name in line.split(", "):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+    shutil.rmtree(root / "results/faked/index.html", ignore_errors=True)
+    done = snakemake(root, "--touch", "--forceall", "--cores", "1", *NAME)
+    assert "100%" in done.stdout, done.stdout[-2000:]
+    assert listed(snakemake, root) == set()
+    return root
+
+
+def listed(snakemake: Snakemake, root: Path) -> set[str]:
+    """Rules that a listing would run."""
+    listing = snakemake(root, "-n", *NAME).stdout
+    assert "Nothing to be done" in listing or "Reasons:" in listing, listing[-2000:]
+    stats = listing.rpartition("Job stats:")[2].partition("Reasons:")[0]
+    return set(re.findall(r"^(\w+) +\d+$", stats, re.MULTILINE)) - {"all", "total"}
+
+
+def chain(rules: str) -> set[str]:
+    """These rules and all that follow."""
+    found, left = set(), rules.split()
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += FOLLOWS.get(name, "").split()
+    return found
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_editing_a_file_reruns_what_uses_it(faked: Path, snakemake: Snakemake, name: str) -> None:
+    path = faked / "atkd" / name
+    text = path.read_text(encoding="utf-8")
+    path.write_text(f"{text}\n# edited\n", encoding="utf-8")
+    try:
+        assert listed(snakemake, faked) == chain(EDITED[name])
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def test_touching_files_reruns_nothing(faked: Path, snakemake: Snakemake) -> None:
+    for path in [*faked.glob("atkd/**/*.py"), *faked.glob("workflow/**/*"), faked / "Snakefile"]:
+        path.touch()
+    assert listed(snakemake, faked) == set()
+
+
+def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Sets a key, dots between its parts."""
+
+    def change(config: dict[str, Any]) -> None:
+        *path, last = key.split(".")
+        for part in path:
+            config = config.setdefault(part, {})
+        config[last] = value
+
+    return change
+
+
+SETTINGS = {
+    "data.settings.train": (401, "data"),
+    "families.opt.tokenizer.train": (401, "tokenizer"),
+    "training.base.learning_rate": (0.004, "base"),
+    "training.teacher.learning_rate": (0.004, "teacher"),
+    "training.student.learning_rate": (0.004, "student"),
+    "training.student.max_length": (255, "text cache student"),
+    "method_settings.supervised_kd_atkd": ({"easy_weight": 0.5}, "student"),
+    "student_text.max_new_tokens": (7, "student"),
+    "teacher_text.max_new_tokens": (7, "text"),
+    "released": (["test_template"], "prompts student"),
+    "compute.teacher_dtype": ("bfloat16", "base teacher text cache student"),
+    "compute.memory_mb": (5000, ""),
+    "evaluation.context": (250, "prompts evaluate"),
+    "evaluation.batch_size": (8, "evaluate"),
+    "evaluation.limit.dolly": (3, "prompts"),
+    "evaluation.shots.mmlu": (4, "prompts"),
+}
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_changing_a_setting_reruns_what_it_decides(
+    faked: Path, snakemake: Snakemake, key: str
+) -> None:
+    config = smoke()
+    value, rules = SETTINGS[key]
+    changed(key, value)(config)
+    write(faked, config)
+    try:
+        assert listed(snakemake, faked) == chain(rules)
+    finally:
+        write(faked, smoke())
+
+
+def test_the_table_names_a_file_of_every_folder() -> None:
+    folders = {path.parent.relative_to(ROOT / "atkd") for path in (ROOT / "atkd").rglob("*.py")}
+    named = {Path(name).parent for name in EDITED}
+    assert folders <= named
+    assert all((ROOT / "atkd" / name).is_file() for name in EDITED)
+
+
+# What no rule names: it decides no numbers by itself, or reaches jobs through their settings.
+UNNAMED = ("runtime/", "config.py", "methods.py", "plan.py", "__init__.py", "__main__.py")
+
+
+def imported(module: str) -> set[str]:
+    """Files of the package that a module imports in the end, itself included."""
+    found: set[str] = set()
+    left = {module}
+    while left:
+        name = left.pop().replace(".", "/")
+        path = next(
+            (p for p in (f"{name}.py", f"{name}/__init__.py") if (PACKAGE / p).is_file()), None
+        )
+        if path is None or path in found:
+            continue
+        found.add(path)
+        left |= edges(PACKAGE / path)
+    return found
+
+
+def test_rules_name_all_that_their_stages_import(checkout: Path, snakemake: Snakemake) -> None:
+    listing = snakemake(checkout, "-n", "-F", "all", "fidelity", "crosscheck", *SMOKE).stdout
+    seen = set()
+    for rule, inputs in re.findall(r"^rule (\w+):\n {4}input: (.*)$", listing, re.MULTILINE):
+        if rule not in JOBS or rule in seen:
+            continue
+        seen.add(rule)
+        named = {name.removeprefix("atkd/") for name in inputs.split(", ")}
+        wanted = imported(STAGES[JOBS[rule][0]].module.removeprefix("atkd."))
+        lacks = {name for name in wanted - named if not name.startswith(UNNAMED)}
+        assert {name for name in lacks if not name.endswith("__init__.py")} == set(), rule
+    assert seen >= JOBS.keys() - {"judge", "check", "released_prompts"}
