@@ -30,7 +30,7 @@ from atkd.runtime.files import InputError, read_json, read_jsonl, write_jsonl
 from atkd.world import builder
 
 WORLD = builder.generate({"pretrain": 1, "train": 1}, seed=2)
-OPEN = [(task, row) for task in builder.GENERATION for row in WORLD.tasks[task]]
+OPEN = [(task, row) for task in builder.open_tasks() for row in WORLD.tasks[task]]
 FACTS = [["Mia", "job", "baker"], ["Mia", "town", "Rome"], ["Mia", "pet", "cat"]]
 GRAMMAR = "Mia is a <job=baker> in <town=Rome> { with a <pet=cat>|} ."
 RUN = "opt/125m/-/sft/1"
