@@ -1,4 +1,4 @@
-"""A small seeded universe: the words for its values, who is who, and draws of true and false facts."""
+"""A small seeded universe: words for values, who is who, and draws of true and false facts."""
 
 from __future__ import annotations
 
