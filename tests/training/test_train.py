@@ -128,7 +128,7 @@ def cached(world: Path, family: str, kind: str = "ground_truth") -> Path:
         path = world / "train.jsonl"
         data = sequences.instructions(str(path), tokenizer, 64, answers and str(answers))
         facts = {
-            "identity": teacher_cache.identity(taught, path, answers, COMPUTE),
+            "identity": teacher_cache.identity(taught, path, answers, COMPUTE["teacher_dtype"]),
             "max_length": 64,
         }
         live = teacher.LiveTeacher(checkpoints.load(taught), len(tokenizer))

@@ -21,6 +21,7 @@ from atkd.methods import (
     switches_of,
     trained_as,
 )
+from atkd.models.families import family_of
 from atkd.runtime import fork_server
 from atkd.runtime.files import InputError, folder_lock
 
@@ -65,7 +66,8 @@ def hold_results():
 def keep_warm():
     """Starts the process that becomes each CPU job of a local run, imports done (atkd/runtime/fork_server.py)."""
     if COMPUTE["device"] == "cpu" and workflow.local_exec:
-        workflow.globals["warm_process"] = fork_server.start()
+        modules = [family_of(name).modeling for name in FAMILIES]
+        workflow.globals["warm_process"] = fork_server.start(modules)
 
 
 def code(*modules):
