@@ -181,7 +181,8 @@ class Order:
     def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
         self.lengths, self.size, self.seed = lengths, size, seed
         self.per_epoch = len(epoch_batches(lengths, size, seed, 0))
-        self._epoch, self._batches = -1, []
+        self._epoch = -1
+        self._batches: list[list[int]] = []
 
     def __getitem__(self, step: int) -> list[int]:
         epoch, place = divmod(step, self.per_epoch)
@@ -216,5 +217,6 @@ def collate(
         attention_BT[row, : each.attended] = 1
         for first, last in each.spans:
             supervised_BS[row, first - 1 : last - 1] = True
-    tensors = (tensor.to(device) for tensor in (ids_BT, attention_BT, supervised_BS))
-    return Batch(*tensors, tuple(rows), fixed)
+    return Batch(
+        ids_BT.to(device), attention_BT.to(device), supervised_BS.to(device), tuple(rows), fixed
+    )

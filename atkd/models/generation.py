@@ -138,7 +138,7 @@ def answers(
     Greedy for temperature 0, else sampled with the noise of `keys`.
     """
     ids_BT, mask_BT = padded(prompts, tokenizer.pad_token_id, left=True)
-    choose = likeliest
+    choose: Choice = likeliest
     if temperature > 0:
         choose = sampler(noise(keys, max(rooms)).to(model.device), temperature)
     found_BS = decode(model, ids_BT, mask_BT, rooms, tokenizer, choose)

@@ -121,9 +121,9 @@ def same_vocabulary(first: Any, second: Any) -> None:
     """InputError naming the first differing id, unless both give equal ids to every token."""
     left, right = _by_id(first), _by_id(second)
     for index in sorted(left.keys() | right.keys()):
-        if left.get(index) != right.get(index):
-            found, wanted = left.get(index), right.get(index)
-            raise InputError(f"tokenizers differ at id {index}: {found!r} against {wanted!r}")
+        ours, theirs = left.get(index), right.get(index)
+        if ours != theirs:
+            raise InputError(f"tokenizers differ at id {index}: {ours!r} against {theirs!r}")
     probe = "Human:\nA  probe, 12 caf\u00e9s\n\nAssistant:\n"
     for name, encode in (("prompt", encode_prompt), ("response", encode_response)):
         found, wanted = encode(first, probe), encode(second, probe)
@@ -176,8 +176,7 @@ def _byte_pairs(folder: Path, row: Family) -> Any:
     from transformers import GPT2Tokenizer
 
     vocab, merges = (str(folder / name) for name in row.files)
-    options = {**row.roles, "add_bos_token": row.adds_bos}
-    return GPT2Tokenizer(vocab=vocab, merges=merges, **options).backend_tokenizer
+    return GPT2Tokenizer(vocab=vocab, merges=merges, **row.roles).backend_tokenizer
 
 
 def _whole(folder: Path, row: Family) -> Any:

@@ -95,12 +95,14 @@ class Grammar:
     def _choice(self, options: Sequence[Option], state: int) -> Iterator[Arc]:
         total = sum(option.weight for option in options)
         for option in options:
-            for share, *said in self.arcs[self._build(option.nodes, state)]:
-                yield Arc(option.weight / total * share, *said)
+            for arc in self.arcs[self._build(option.nodes, state)]:
+                share = option.weight / total * arc.share
+                yield Arc(share, arc.word, arc.relation, arc.target)
 
     def sample(self, rng: random.Random) -> str:
         """One text, drawn from the distribution."""
-        state, words = self.start, []
+        state = self.start
+        words: list[str] = []
         while True:
             arcs = self.arcs[state]
             (arc,) = rng.choices(arcs, [arc.share for arc in arcs])
