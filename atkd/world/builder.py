@@ -39,7 +39,6 @@ from atkd.world.universe import Universe, build
 
 Row = dict[str, Any]
 TRIES = 20000
-SHOTS = 3  # of a passage or puzzle, beside the items
 # What requests are drawn from, each as often as its weight says.
 DIALOGUE = dict.fromkeys([*GROUPS["known"], *GROUPS["context"]], 1)
 TRAINED = DIALOGUE | {"fact": 4, "pair": 2, "then": 2}
@@ -162,7 +161,7 @@ class Builder:
     def _choices(self, task: str) -> list[Row]:
         tests = -(-self.settings["understanding_items"] // len(SUBJECTS))
         rows: list[Row] = []
-        for split, count, held in (("dev", 5, False), ("test", tests, True)):
+        for split, count, held in (("dev", TASKS[task].shots, False), ("test", tests, True)):
             for subject in SUBJECTS:
                 rng = self._rng(f"{task}/{split}/{subject}")
                 make = partial(self._question, rng, subject, held)
@@ -186,14 +185,15 @@ class Builder:
         raise scarce(setting, len(rows), count, "exam")
 
     def _readings(self, task: str) -> list[Row]:
-        count = self.settings["understanding_items"] + SHOTS
+        count = self.settings["understanding_items"] + TASKS[task].shots
         return self._distinct(partial(reading, self._rng(task)), count, "understanding_items")
 
     def _puzzles(self, task: str) -> list[Row]:
         rows: list[Row] = []
+        count = self.settings["subtask_items"] + TASKS[task].shots
         for subtask in SUBTASKS:
             make = partial(puzzle, self._rng(f"{task}/{subtask}"), subtask)
-            rows += self._distinct(make, self.settings["subtask_items"] + SHOTS, "subtask_items")
+            rows += self._distinct(make, count, "subtask_items")
         return rows
 
     def _pretrain(self) -> list[Row]:

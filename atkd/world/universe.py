@@ -93,7 +93,7 @@ def build(rng: random.Random, people: int, towns: int, things: int) -> Universe:
         facts[place]["country"] = rng.choice(VALUES["country"])
     for item in items:
         facts[item] = {name: rng.choice(VALUES[name]) for name in ITEM_RELATIONS[:2]}
-        facts[item]["price"] = str(5 * rng.randint(1, 12))
+        facts[item]["price"] = draw(rng, "price")
     return Universe(facts, tuple(names), tuple(places), tuple(items))
 
 
@@ -101,9 +101,12 @@ def person(
     rng: random.Random, name: str, names: Sequence[str], towns: Sequence[str]
 ) -> dict[str, str]:
     """Random attributes of a person; the friend is another of `names`."""
-    found = {key: rng.choice(VALUES[key]) for key in ("job", "pet", "food", "hobby")}
-    found |= {"town": rng.choice(towns), "age": str(rng.randint(20, 59))}
-    return found | {"friend": rng.choice([other for other in names if other != name])}
+    return {
+        **{key: rng.choice(VALUES[key]) for key in ("job", "pet", "food", "hobby")},
+        "town": rng.choice(towns),
+        "age": draw(rng, "age"),
+        "friend": rng.choice([other for other in names if other != name]),
+    }
 
 
 def relations(universe: Universe, subject: str) -> tuple[str, ...]:

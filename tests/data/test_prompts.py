@@ -12,7 +12,7 @@ import pytest
 from helpers import ROOT
 
 from atkd.data import prepare, prompts
-from atkd.data.template import fingerprint, template
+from atkd.data.template import template
 from atkd.models import tokenizers
 from atkd.runtime.files import InputError, read_json, read_jsonl, sha256, write_json, write_jsonl
 from atkd.tasks import AVERAGES, TASKS, Task
@@ -102,21 +102,6 @@ def test_golden_of_the_world(tokenizer: Any) -> None:
     if os.environ.get("ATKD_UPDATE_GOLDEN"):
         write_jsonl(path, made)
     assert made == list(read_jsonl(path)), "set ATKD_UPDATE_GOLDEN=1 if the change is meant"
-
-
-def test_template() -> None:
-    assert template("Sort:", "b a") == "Human:\nSort: b a\n\nAssistant:\n"
-    assert template("Say it.") == "Human:\nSay it.\n\nAssistant:\n"
-
-
-def test_the_fingerprint_is_the_training_template_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fingerprint() == template("{instruction}", "{input}") + template("{instruction}")
-    assert template("Say it.", "Now.", released=True) == (
-        "Human:\n### Instruction:\nSay it.\n\n### Input:\nNow.\n\nAssistant:\n"
-    )
-    before = fingerprint()
-    monkeypatch.setattr("atkd.data.template.CUE", "\n\nAI:\n")
-    assert fingerprint() != before
 
 
 def test_shots_are_dropped_to_fit(tokenizer: Any) -> None:
