@@ -11,11 +11,15 @@ from atkd.runtime import cli, fork_server
 
 
 class Stage(NamedTuple):
-    """A stage's module, what it does, and whether it imports torch (a fork server may run it)."""
+    """A stage's module, what it does, whether it imports torch (so that a fork server may run it).
+
+    `function`: its command line.
+    """
 
     module: str
     about: str
     heavy: bool = False
+    function: str = "main"
 
 
 STAGES = {
@@ -23,7 +27,9 @@ STAGES = {
     "data": Stage("atkd.data.prepare", "write training data and tasks from a source"),
     "tokenizer": Stage("atkd.models.tokenizers", "open or train a family's tokenizer", True),
     "prompts": Stage("atkd.data.prompts", "write the exact text a model is asked", True),
-    "check": Stage("atkd.models.check", "check that teacher and student read the same ids", True),
+    "check": Stage(
+        "atkd.models.tokenizers", "check that teacher and student read the same ids", True, "check"
+    ),
     "train": Stage("atkd.training.train", "train a base, a teacher or a student", True),
     "teacher-answers": Stage("atkd.training.teacher_answers", "sample a teacher's answers", True),
     "teacher-cache": Stage("atkd.training.teacher_cache", "keep a teacher's outputs", True),
@@ -89,7 +95,7 @@ def run(name: str, stage: Stage) -> None:
     sys.argv = [f"atkd {name}", *spelled_out(name, sys.argv[2:])]
     with cli.start_up():
         module = import_module(stage.module)
-    module.main()
+    getattr(module, stage.function)()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from helpers import ROOT, Snakemake
 from atkd import config as grid
 from atkd.data import prepare
 from atkd.runtime.files import InputError
+from atkd.tasks import AVERAGES
 
 README = ROOT / "README.md"
 REAL = {"opt": (50265, 50272), "pythia": (50277, 50304), "llama": (32000, 32000)}
@@ -36,7 +37,7 @@ def root() -> Path:
 def test_lab_covers_the_families_and_tasks() -> None:
     lab = read("lab")
     assert {pair["family"] for pair in lab["pairs"]} == set(REAL)
-    assert set(lab["tasks"]) == set(prepare.TASKS) and not lab["extra_tasks"]
+    assert set(lab["tasks"]) == set(AVERAGES["average"]) and not lab["extra_tasks"]
     for family, (ids, rows) in REAL.items():
         for model in lab["families"][family]["models"].values():
             assert model["build"].get("rows", ids) == rows
@@ -86,7 +87,7 @@ def test_paper_is_the_papers_setting() -> None:
     assert paper["evaluation"]["max_new_tokens"] == {
         "generation": 256, "mmlu": 2, "drop": 8, "bbh": 32,
     }  # fmt: skip
-    assert set(paper["data"]["settings"]["tasks"]) == set(prepare.TASKS)
+    assert set(paper["data"]["settings"]["tasks"]) == set(AVERAGES["average"])
     assert len(paper["data"]["settings"]["tasks"]["bbh"][0]["configs"]) == 27
 
 
@@ -114,6 +115,9 @@ def test_needs_are_the_largest_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("source", "settings", "message"),
     [
+        ("world", {"peple": 3}, "unknown key 'peple' (did you mean 'people'?)"),
+        ("world", {"people": 1}, "data.settings.people: found 1; expected a number of at least 4"),
+        ("world", {"held_out": 0.6}, "data.settings.held_out: found 0.6; expected a number of at"),
         ("local", {"limts": {"train": 3}}, "unknown key 'limts' (did you mean 'limits'?)"),
         ("local", {"train": "alpaca"}, 'data.settings.train: found "alpaca"; expected one of'),
         ("local", {"limits": {"train": 0}}, "data.settings.limits.train: found 0"),

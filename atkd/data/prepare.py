@@ -7,54 +7,52 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from atkd.data.sources import Placed, Row, read_entries
 from atkd.runtime.files import InputError, folder_lock, sha256, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
+from atkd.tasks import INSTRUCTION, TASKS, row_of
 
-FIELDS = {
-    "train": ("instruction", "input", "output"),
-    "generation": ("instruction", "input", "output"),
-    "pretrain": ("text",),
-    "mmlu": ("split", "subject", "question", "choices", "answer"),
-    "drop": ("passage", "question", "answers"),
-    "bbh": ("task", "input", "target"),
-}
-MAY_BE_EMPTY = {"input", "answer"}
-TASKS = ("dolly", "selfinst", "vicuna", "koala", "wizardlm", "mmlu", "drop", "bbh")
-LOCAL_TASKS: dict[str, list[Row]] = {
-    name: [{"file": f"{folder}/valid.jsonl"}]
-    for name, folder in zip(
-        TASKS, ("dolly", "self-inst", "vicuna", "koala", "wizardlm"), strict=False
-    )
-} | {
-    "mmlu": [{"file": f"mmlu/{split}.jsonl.gz", "split": split} for split in ("dev", "test")],
-    "drop": [{"file": "drop/dev.jsonl.gz"}],
-    "bbh": [{"file": "bbh/test.jsonl.gz"}],
-}
+TYPES: dict[str, type] = {"choices": list, "answers": list, "answer": int}  # all others: str
+Key = tuple[str, ...]
+
+
+class LocalSet(NamedTuple):
+    """A file of training data or text under the data folder, and what it is and is not."""
+
+    file: str
+    note: str
+
+
 LOCAL_TRAIN = {
-    "alpaca_davinci003": (
+    "alpaca_davinci003": LocalSet(
         "alpaca_davinci003/train.jsonl.gz",
         "training answers: text-davinci-003's on Alpaca's prompts, not Alpaca-GPT4",
     ),
-    "alpaca_gpt4_subset": (
+    "alpaca_gpt4_subset": LocalSet(
         "alpaca_gpt4_subset/train.jsonl",
         "training answers: 999 rows that read as Alpaca-GPT4's, not the 52,002 of the full set",
     ),
 }
 LOCAL_TEXT = {
-    "text_novels": "pretraining text: 94 English novels of 1839 to 1929",
-    "text_openstax_biology": "pretraining text: an OpenStax biology book",
+    "text_novels": LocalSet(
+        "text_novels/train.jsonl.gz", "pretraining text: 94 English novels of 1839 to 1929"
+    ),
+    "text_openstax_biology": LocalSet(
+        "text_openstax_biology/train.jsonl.gz", "pretraining text: an OpenStax biology book"
+    ),
 }
 
 
-def kind_of(name: str) -> str:
-    """The canonical kind of a file: train, pretrain, mmlu, drop, bbh or generation."""
-    return name if name in FIELDS else "generation"
+def fields_of(name: str) -> tuple[str, ...]:
+    """What a row of a file must have: `train`, `pretrain` or a task; InputError otherwise."""
+    if name == "pretrain":
+        return ("text",)
+    return INSTRUCTION if name == "train" else row_of(name).fields
 
 
 def canonical(name: str, placed: Iterable[Placed], keep: bool = False) -> list[Row]:
@@ -62,10 +60,12 @@ def canonical(name: str, placed: Iterable[Placed], keep: bool = False) -> list[R
 
     InputError gives the place of the first bad row.
     """
-    kind, rows, seen = kind_of(name), [], {}
+    wanted = fields_of(name)
+    rows: list[Row] = []
+    seen: dict[str, str] = {}
     for number, (place, raw) in enumerate(placed):
         row = {"id": str(raw.get("id", f"{name}-{number}"))}
-        row |= {name: _field(kind, name, raw, place) for name in FIELDS[kind]}
+        row |= {field: _field(field, raw, wanted, place) for field in wanted}
         if row["id"] in seen:
             raise InputError(f"{place}: id {row['id']!r} repeats that of {seen[row['id']]}")
         seen[row["id"]] = place
@@ -75,19 +75,21 @@ def canonical(name: str, placed: Iterable[Placed], keep: bool = False) -> list[R
     return rows
 
 
-def _field(kind: str, field: str, raw: Row, place: str) -> Any:
-    value = raw.get(field, "" if field == "input" and kind in ("train", "generation") else None)
+def _field(field: str, raw: Row, wanted: tuple[str, ...], place: str) -> Any:
+    """A row's value of a field, checked; an instruction may have no input."""
+    optional = field == "input" and "instruction" in wanted
+    value = raw.get(field, "" if optional else None)
     if value is None:
-        raise InputError(f"{place}: field {field!r} is missing; expected {', '.join(FIELDS[kind])}")
-    wanted = {"choices": list, "answers": list, "answer": int}.get(field, str)
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        raise InputError(f"{place}: field {field!r} is {value!r}, expected {wanted.__name__}")
+        raise InputError(f"{place}: field {field!r} is missing; expected {', '.join(wanted)}")
+    kind = TYPES.get(field, str)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{place}: field {field!r} is {value!r}, expected {kind.__name__}")
     if field == "answer" and not 0 <= value <= 3:
         raise InputError(f"{place}: field 'answer' is {value}, expected 0 to 3")
     if field == "choices" and len(value) != 4:
         raise InputError(f"{place}: field 'choices' has {len(value)} entries, expected 4")
     blank = not value.strip() if isinstance(value, str) else value == []
-    if blank and not (field == "input" and kind in ("train", "generation")):
+    if blank and not optional:
         what = "response is empty" if field == "output" else f"field {field!r} is empty"
         raise InputError(f"{place}: {what}, expected text")
     return value
@@ -108,61 +110,73 @@ class Data:
         return {"train.jsonl": self.train, "pretrain.jsonl": self.pretrain} | tasks
 
 
-def from_world(settings: Row, seed: int) -> Data:
+def from_world(settings: Mapping[str, Any], seed: int) -> Data:
     """The embedded world, generated from `seed`."""
     from atkd.world import builder
 
     made = builder.generate(settings, seed)
-    files = {"train": made.train, "pretrain": made.pretrain} | made.tasks
-    checked = {
-        name: canonical(
-            name, ((f"world {name}[{i}]", row) for i, row in enumerate(rows)), keep=True
-        )
-        for name, rows in files.items()
-    }
     notes = ["generated text about a small invented world; no real data"]
-    return Data(checked.pop("train"), checked.pop("pretrain"), checked, notes)
+    tasks = {name: _generated(name, rows) for name, rows in made.tasks.items()}
+    return Data(
+        _generated("train", made.train), _generated("pretrain", made.pretrain), tasks, notes
+    )
 
 
-def local_entries(settings: Row) -> tuple[Row, list[str]]:
+def _generated(name: str, rows: list[Row]) -> list[Row]:
+    placed = ((f"world {name}[{index}]", row) for index, row in enumerate(rows))
+    return canonical(name, placed, keep=True)
+
+
+def local_entries(settings: Mapping[str, Any]) -> tuple[Row, list[str]]:
     """Entries of the files under a data root, and notes on what the text is and is not."""
     base = _data_folder(settings)
-    train = settings.get("train", "alpaca_davinci003")
-    texts = settings.get("pretrain", ["text_novels"])
-    for name, known in ((train, LOCAL_TRAIN), *((text, LOCAL_TEXT) for text in texts)):
-        if name not in known:
-            raise InputError(f"data.settings: found {name!r}, expected one of {', '.join(known)}")
-    tasks = {
-        task: [entry | {"file": str(base / entry["file"])} for entry in LOCAL_TASKS[task]]
-        for task in settings.get("tasks", TASKS)
-        if _known_task(task)
+    train = _local_set(settings.get("train", "alpaca_davinci003"), LOCAL_TRAIN)
+    texts = [_local_set(name, LOCAL_TEXT) for name in settings.get("pretrain", ["text_novels"])]
+    entries = {
+        "train": [{"file": str(base / train.file)}],
+        "pretrain": [{"file": str(base / text.file)} for text in texts],
+        "tasks": {task: _task_entries(task, base) for task in settings.get("tasks", local_tasks())},
     }
-    path, note = LOCAL_TRAIN[train]
-    entries = {"train": [{"file": str(base / path)}], "tasks": tasks}
-    entries["pretrain"] = [{"file": str(base / text / "train.jsonl.gz")} for text in texts]
-    return entries, [note, *(LOCAL_TEXT[text] for text in texts)]
+    return entries, [train.note, *(text.note for text in texts)]
 
 
-def _data_folder(settings: Row) -> Path:
+def local_tasks() -> list[str]:
+    """The tasks whose rows may lie in a data folder."""
+    return [name for name, row in TASKS.items() if row.files]
+
+
+def _task_entries(task: str, base: Path) -> list[Row]:
+    if task not in local_tasks():
+        known = ", ".join(local_tasks())
+        raise InputError(f"data.settings.tasks: found {task!r}, expected {known}")
+    return [
+        {"file": str(base / file.path)} | ({"split": file.split} if file.split else {})
+        for file in TASKS[task].files
+    ]
+
+
+def _local_set(name: str, known: Mapping[str, LocalSet]) -> LocalSet:
+    if name not in known:
+        raise InputError(f"data.settings: found {name!r}, expected one of {', '.join(known)}")
+    return known[name]
+
+
+def _data_folder(settings: Mapping[str, Any]) -> Path:
     """`root` itself, or data/ under `data_root` or the environment's ATKD_DATA."""
     root = settings.get("data_root") or os.environ.get("ATKD_DATA")
+    given = settings.get("root") or root
     folder = Path(settings.get("root") or Path(root or "") / "data")
-    if not (settings.get("root") or root) or not folder.is_dir():
-        wanted = (
-            "a folder that holds data/ (config key data_root, or environment variable ATKD_DATA)"
+    if not given or not folder.is_dir():
+        raise InputError(
+            f"data_root: found {folder.parent if given else 'nothing'}, expected a folder that "
+            "holds data/ (config key data_root, or environment variable ATKD_DATA)"
         )
-        found = folder.parent if settings.get("root") or root else "nothing"
-        raise InputError(f"data_root: found {found}, expected {wanted}")
     return folder
 
 
-def _known_task(task: str) -> bool:
-    if task not in LOCAL_TASKS:
-        raise InputError(f"data.settings.tasks: found {task!r}, expected {', '.join(LOCAL_TASKS)}")
-    return True
-
-
-def from_entries(entries: Row, settings: Row, seed: int, folder: Path, notes: list[str]) -> Data:
+def from_entries(
+    entries: Row, settings: Mapping[str, Any], seed: int, folder: Path, notes: list[str]
+) -> Data:
     """Reads `train`, `pretrain` and `tasks` (entries of files, ids or urls), within `limits`."""
     missing = [name for name in ("train", "tasks") if not entries.get(name)]
     if missing:
@@ -172,9 +186,8 @@ def from_entries(entries: Row, settings: Row, seed: int, folder: Path, notes: li
     if unknown:
         raise InputError(f"data.settings.limits: no file {sorted(unknown)[0]!r} to limit")
     made: dict[str, list[Row]] = {"pretrain": []}  # none is needed where bases come pretrained
-    files = {name: entries[name] for name in ("train", "pretrain") if name in entries}
-    files |= entries["tasks"]
-    for name, parts in files.items():
+    parts_of = {name: entries[name] for name in ("train", "pretrain") if name in entries}
+    for name, parts in {**parts_of, **entries["tasks"]}.items():
         parts = [parts] if isinstance(parts, dict) else parts
         placed = read_entries(name, parts, folder, notes)
         rows = canonical(name, _with_text(placed, notes) if name == "pretrain" else placed)
@@ -207,8 +220,8 @@ def limited(name: str, rows: list[Row], limit: int | None, seed: int) -> list[Ro
         raise InputError(f"data.settings.limits.{name}: found {limit}, expected at least 1")
     order = list(range(len(rows)))
     random.Random(f"{seed} {name}").shuffle(order)
-    if name == "bbh":
-        raise InputError("data.settings.limits.bbh: set evaluation.limit.bbh instead")
+    if name in TASKS and TASKS[name].items == "bbh":
+        raise InputError(f"data.settings.limits.{name}: set evaluation.limit.{name} instead")
     if name == "pretrain":
         total, count = 0, 0
         while count < len(order) and total < limit:
@@ -220,33 +233,30 @@ def limited(name: str, rows: list[Row], limit: int | None, seed: int) -> list[Ro
     return [rows[index] for index in sorted({*kept, *shots})]
 
 
-def item_key(kind: str, row: Row) -> tuple[str, str]:
-    """What makes an evaluation item the same as a training row: its instruction and input."""
-    if kind == "generation":
-        return row["instruction"].strip(), row["input"].strip()
-    if kind == "drop":
-        return row["question"].strip(), row["passage"].strip()
-    if kind == "mmlu":  # a fact may be taught; the item is the question with its options
-        return row["question"].strip(), "\n".join(row["choices"])
-    return row["input"].strip(), ""
+def item_key(row: Row, asks: tuple[str, ...]) -> Key:
+    """What makes an evaluation item the same as a training row: what is asked, and about what."""
+    texts = [row[name] for name in asks]
+    key = ["\n".join(text) if isinstance(text, list) else text.strip() for text in texts]
+    return tuple(text for text in key if text)
 
 
 def separate(data: Data, policy: str = "remove") -> int:
     """Takes evaluation items out of training (or refuses them); returns and notes how many."""
     if policy not in ("remove", "refuse"):
         raise InputError(f"data.settings.overlap: found {policy!r}, expected remove or refuse")
-    held = {item_key(kind_of(task), row): task for task, rows in data.tasks.items() for row in rows}
-    kept = [row for row in data.train if item_key("generation", row) not in held]
-    count = len(data.train) - len(kept)
-    if count and policy == "refuse":
-        row = next(row for row in data.train if item_key("generation", row) in held)
-        task = held[item_key("generation", row)]
-        raise InputError(f"train row {row['id']!r} is an item of {task} ({count} such rows)")
-    if not kept:
+    held = {
+        item_key(row, row_of(task).asks): task for task, rows in data.tasks.items() for row in rows
+    }
+    asked = [item_key(row, ("instruction", "input")) for row in data.train]
+    found = [index for index, key in enumerate(asked) if key in held]
+    if found and policy == "refuse":
+        first, task = data.train[found[0]]["id"], held[asked[found[0]]]
+        raise InputError(f"train row {first!r} is an item of {task} ({len(found)} such rows)")
+    if len(found) == len(data.train):
         raise InputError("train: every row is an evaluation item, expected some that are not")
-    data.train = kept
-    data.notes.append(f"evaluation items found in training and removed: {count}")
-    return count
+    data.train = [row for row, key in zip(data.train, asked, strict=True) if key not in held]
+    data.notes.append(f"evaluation items found in training and removed: {len(found)}")
+    return len(found)
 
 
 def write(data: Data, folder: Path, source: Row) -> Row:

@@ -11,28 +11,66 @@ import argparse
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from atkd.data.template import CUE, template
 from atkd.models import tokenizers
+from atkd.models.families import FAMILIES
+from atkd.runtime.cli import settings_of
 from atkd.runtime.files import InputError, folder_lock, read_jsonl, sha256, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
+from atkd.tasks import open_ended, row_of
 
 Row = dict[str, Any]
 LETTERS = ("A", "B", "C", "D")
-FIELDS = {
-    "mmlu": ("id", "split", "subject", "question", "choices", "answer"),
-    "drop": ("id", "passage", "question", "answers"),
-    "bbh": ("id", "task", "input", "target"),
-}
-GENERATION_FIELDS = ("id", "instruction", "input", "output")
-SHOTS = {"mmlu": 5, "drop": 3, "bbh": 3}
-MAX_NEW_TOKENS = {"generation": 256, "mmlu": 2, "drop": 8, "bbh": 32}
-SETTINGS = ("tasks", "template", "context", "shots", "max_new_tokens", "limit", "seed")
-SETTINGS += ("batch_size", "dtype")
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """The protocol's share in prompts; `of` fills it from a mapping.
+
+    `tasks`: which (empty: all that have data). `template`: `stated`, or `released` as the official
+    code tests. `context`: longest prompt plus answer, in tokens. `shots`, `max_new_tokens` and
+    `limit` (documents) by task, where the task's row is not to decide; `max_new_tokens` may name
+    `generation`, which stands for every open-ended task. `seed`: of the documents drawn.
+    `batch_size` and `dtype` are the evaluation's: they change no prompt.
+    """
+
+    tasks: tuple[str, ...] = ()
+    template: str = "stated"
+    context: int = 2048
+    shots: Mapping[str, int] = field(default_factory=dict)
+    max_new_tokens: Mapping[str, int] = field(default_factory=dict)
+    limit: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 1
+    batch_size: int | None = None
+    dtype: str | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> PromptSettings:
+        """The settings given, defaults for the rest; InputError names an unknown key."""
+        return settings_of(cls, given)
+
+    def shots_of(self, task: str) -> int:
+        """Shots of a task."""
+        return self.shots.get(task, row_of(task).shots)
+
+    def new_tokens_of(self, task: str) -> int:
+        """The longest answer to a task, in tokens."""
+        default = row_of(task).new_tokens
+        if open_ended(task):
+            default = self.max_new_tokens.get("generation", default)
+        return self.max_new_tokens.get(task, default)
+
+    def limit_of(self, task: str) -> int | None:
+        """How many documents a task is cut to."""
+        limit = self.limit.get(task)
+        if limit is not None and limit < 1:
+            raise InputError(f"evaluation.limit.{task}: found {limit}, expected at least 1")
+        return limit
 
 
 @dataclass(frozen=True)
@@ -52,13 +90,17 @@ class Item:
         return self.header + "".join(self.shots[:shots]) + self.text
 
 
-def generation_items(rows: list[Row], released: bool = False) -> list[Item]:
+def template_items(rows: list[Row], released: bool = False) -> list[Item]:
     """Open-ended tasks: the template, no shots; grouped by skill where rows have one."""
-    made = []
-    for row in rows:
-        text = template(row["instruction"], row["input"], released)
-        made.append(Item(row["id"], row.get("skill", ""), text, row["output"]))
-    return made
+    return [
+        Item(
+            row["id"],
+            row.get("skill", ""),
+            template(row["instruction"], row["input"], released),
+            row["output"],
+        )
+        for row in rows
+    ]
 
 
 def mmlu_items(rows: list[Row], shots: int) -> list[Item]:
@@ -67,17 +109,25 @@ def mmlu_items(rows: list[Row], shots: int) -> list[Item]:
     for row in rows:
         if row["split"] == "dev":
             dev[row["subject"]].append(f"{_question(row)} {LETTERS[row['answer']]}\n\n")
-    made = []
-    for row in rows:
-        if row["split"] == "test":
-            subject = row["subject"]
-            spaced = subject.replace("_", " ")
-            # two blanks before the subject, as in instruct-eval
-            header = "The following are multiple choice questions (with answers) about "
-            header += f" {spaced}.\n\n"
-            given, target = tuple(dev[subject][:shots]), LETTERS[row["answer"]]
-            made.append(Item(row["id"], subject, _question(row), target, header, given, LETTERS))
-    return made
+    return [
+        Item(
+            row["id"],
+            row["subject"],
+            _question(row),
+            LETTERS[row["answer"]],
+            _header(row["subject"]),
+            tuple(dev[row["subject"]][:shots]),
+            LETTERS,
+        )
+        for row in rows
+        if row["split"] == "test"
+    ]
+
+
+def _header(subject: str) -> str:
+    # Two blanks before the subject, as in instruct-eval.
+    about = subject.replace("_", " ")
+    return f"The following are multiple choice questions (with answers) about  {about}.\n\n"
 
 
 def _question(row: Row) -> str:
@@ -123,11 +173,19 @@ def bbh_items(rows: list[Row], shots: int) -> list[Item]:
     return made
 
 
-BUILDERS: dict[str, Callable[[list[Row], int], list[Item]]] = {
+# Items of a task -> what makes them of rows and a number of shots; the template's take none.
+FEW_SHOT: dict[str, Callable[[list[Row], int], list[Item]]] = {
     "mmlu": mmlu_items,
     "drop": drop_items,
     "bbh": bbh_items,
 }
+
+
+def items_of(task: str, rows: list[Row], settings: PromptSettings) -> list[Item]:
+    """All items of a task, by the builder that its row names."""
+    if open_ended(task):
+        return template_items(rows, settings.template == "released")
+    return FEW_SHOT[row_of(task).items](rows, settings.shots_of(task))
 
 
 def chosen(items: list[Item], limit: int | None, seed: int) -> list[Item]:
@@ -137,20 +195,33 @@ def chosen(items: list[Item], limit: int | None, seed: int) -> list[Item]:
     groups = defaultdict(list)
     for index, item in enumerate(items):
         groups[item.group].append(index)
-    ranked = []
-    for name, members in groups.items():
-        random.Random(f"{seed} {name}").shuffle(members)
-        ranked += [(rank, name, index) for rank, index in enumerate(members)]
-    # an order of its own for groups, or the first names would win the last round
+    # An order of its own for groups, or the first names would win the last round.
     names = sorted(groups)
     random.Random(f"{seed} groups").shuffle(names)
-    order = {name: rank for rank, name in enumerate(names)}
-    ranked.sort(key=lambda entry: (entry[0], order[entry[1]]))
-    return [items[index] for index in sorted(index for _, _, index in ranked[:limit])]
+    drawn = []
+    for place, name in enumerate(names):
+        random.Random(f"{seed} {name}").shuffle(groups[name])
+        drawn += [(turn, place, index) for turn, index in enumerate(groups[name])]
+    return [items[index] for index in sorted(index for _, _, index in sorted(drawn)[:limit])]
+
+
+@dataclass
+class Counts:
+    """What fitting did to a task's items."""
+
+    documents: int = 0
+    with_fewer_shots: int = 0
+    shots_dropped: int = 0
+    prompts_cut: int = 0
+    references_cut: int = 0
+    longest_prompt: int = 0
 
 
 class Fitter:
-    """Fits items to a context of `context` tokens, prompt and answer together, and counts."""
+    """Fits items to a context of `context` tokens, prompt and answer together, and counts.
+
+    `plain`: the prompt ends in "Answer:" and not in the template's cue.
+    """
 
     def __init__(self, tokenizer: Any, context: int, max_new_tokens: int, plain: bool) -> None:
         self.tokenizer, self.context, self.plain = tokenizer, context, plain
@@ -158,8 +229,7 @@ class Fitter:
         if self.budget < 1:
             wanted = f"expected more than max_new_tokens = {max_new_tokens}"
             raise InputError(f"evaluation.context: found {context}, {wanted}")
-        self.counts = {"documents": 0, "with_fewer_shots": 0, "shots_dropped": 0}
-        self.counts |= {"prompts_cut": 0, "references_cut": 0, "longest_prompt": 0}
+        self.counts = Counts()
 
     def length(self, text: str) -> int:
         """Tokens of a prompt, BOS included."""
@@ -174,20 +244,27 @@ class Fitter:
         if length > self.budget:
             prompt = self._cut(prompt)
             length = self.length(prompt)
-            self.counts["prompts_cut"] += 1
+            self.counts.prompts_cut += 1
         self._count(item, shots, length)
-        made = {"id": item.id, "prompt": prompt, "target": item.target}
-        made |= {"options": list(item.options)} if item.options else {}
         response, size = self._response(item.target, self.context - length)
-        made |= {"group": item.group, "shots": shots, "tokens": length}
-        made |= {"max_new_tokens": self.max_new_tokens, "response": response, "bytes": size}
-        return made
+        return {
+            "id": item.id,
+            "prompt": prompt,
+            "target": item.target,
+            **({"options": list(item.options)} if item.options else {}),
+            "group": item.group,
+            "shots": shots,
+            "tokens": length,
+            "max_new_tokens": self.max_new_tokens,
+            "response": response,
+            "bytes": size,
+        }
 
     def _count(self, item: Item, shots: int, length: int) -> None:
-        self.counts["documents"] += 1
-        self.counts["with_fewer_shots"] += shots < len(item.shots)
-        self.counts["shots_dropped"] += len(item.shots) - shots
-        self.counts["longest_prompt"] = max(length, self.counts["longest_prompt"])
+        self.counts.documents += 1
+        self.counts.with_fewer_shots += shots < len(item.shots)
+        self.counts.shots_dropped += len(item.shots) - shots
+        self.counts.longest_prompt = max(length, self.counts.longest_prompt)
 
     def _cut(self, prompt: str) -> str:
         """The prompt without the end of its request (template) or the start of its passage."""
@@ -214,7 +291,7 @@ class Fitter:
         size = len(target)
         if not fits(size):
             size = _largest(size, fits)
-            self.counts["references_cut"] += 1
+            self.counts.references_cut += 1
         return lead + target[:size], len(target[:size].encode())
 
 
@@ -227,21 +304,18 @@ def _largest(upper: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def build(task: str, rows: list[Row], tokenizer: Any, settings: Row) -> tuple[list[Row], Row]:
+def build(
+    task: str, rows: list[Row], tokenizer: Any, settings: PromptSettings
+) -> tuple[list[Row], dict[str, int]]:
     """Prompt rows of one task, and counts of what was dropped, cut or left out."""
-    plain = task in BUILDERS
-    shots = (SHOTS | settings.get("shots", {})).get(task, 0)
-    released = settings.get("template") == "released"
-    items = BUILDERS[task](rows, shots) if plain else generation_items(rows, released)
-    limit = (settings.get("limit") or {}).get(task)
-    if limit is not None and limit < 1:
-        raise InputError(f"evaluation.limit.{task}: found {limit}, expected at least 1")
-    longest = MAX_NEW_TOKENS | settings.get("max_new_tokens", {})
-    new_tokens = longest.get(task, longest["generation"])
-    fitter = Fitter(tokenizer, settings.get("context", 2048), new_tokens, plain)
-    made = [fitter.record(item) for item in chosen(items, limit, settings.get("seed", 1))]
+    items = items_of(task, rows, settings)
+    kept = chosen(items, settings.limit_of(task), settings.seed)
+    fitter = Fitter(
+        tokenizer, settings.context, settings.new_tokens_of(task), plain=not open_ended(task)
+    )
+    made = [fitter.record(item) for item in kept]
     _check(task, made)
-    return made, {"rows": len(rows), "items": len(items)} | fitter.counts
+    return made, {"rows": len(rows), "items": len(items), **asdict(fitter.counts)}
 
 
 def _check(task: str, rows: list[Row]) -> None:
@@ -255,34 +329,40 @@ def _check(task: str, rows: list[Row]) -> None:
             raise InputError(f"{task}: item {row['id']!r} leaves no room for its reference")
 
 
-def main() -> None:
-    """Writes one prompt file per task, and summary.json with what was dropped or cut."""
+def write(
+    data: Path, tokenizer: Any, settings: PromptSettings, output: Path
+) -> dict[str, dict[str, Any]]:
+    """Writes one prompt file per task and summary.json; returns the summary."""
     from tqdm import tqdm
 
+    found = sorted(path.stem for path in (data / "tasks").glob("*.jsonl"))
+    summary: dict[str, dict[str, Any]] = {}
+    for task in tqdm(settings.tasks or found, desc="prompts", disable=None):
+        rows = list(read_jsonl(data / "tasks" / f"{task}.jsonl", ("id", *row_of(task).fields)))
+        made, counts = build(task, rows, tokenizer, settings)
+        write_jsonl(output / f"{task}.jsonl", made)
+        summary[task] = {**counts, "sha256": sha256(output / f"{task}.jsonl")}
+    write_json(output / "summary.json", summary)
+    return summary
+
+
+def main() -> None:
+    """Writes one prompt file per task, and summary.json with what was dropped or cut."""
     parser = argparse.ArgumentParser(prog="python -m atkd prompts", description=main.__doc__)
-    parser.add_argument("--data", required=True, type=Path, help="folder written by atkd.data")
+    parser.add_argument("--data", required=True, type=Path, help="folder that `data` wrote")
     parser.add_argument("--tokenizer", required=True, type=Path, help="its folder")
-    parser.add_argument("--family", help="opt, pythia or llama (default: the folder's name)")
-    parser.add_argument("--settings", default="{}", help=f"JSON with any of {', '.join(SETTINGS)}")
+    parser.add_argument("--family", help=f"{', '.join(FAMILIES)} (default: the folder's name)")
+    keys = ", ".join(each.name for each in fields(PromptSettings))
+    parser.add_argument("--settings", default="{}", help=f"JSON with any of {keys}")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    settings = json.loads(args.settings)
-    if unknown := [key for key in settings if key not in SETTINGS]:
-        raise InputError(f"settings: found {unknown[0]!r}, expected {', '.join(SETTINGS)}")
-    family = args.family or args.tokenizer.name
-    stage = Stage("prompts", f"prompts/{family}", settings, settings.get("seed", 1))
+    given = json.loads(args.settings)
+    settings, family = PromptSettings.of(given), args.family or args.tokenizer.name
+    stage = Stage("prompts", f"prompts/{family}", given, settings.seed)
     tokenizer = tokenizers.open_tokenizer({"folder": str(args.tokenizer)}, family)
     stage.ready()
-    found = sorted(path.stem for path in (args.data / "tasks").glob("*.jsonl"))
     with folder_lock(args.output):
-        summary = {}
-        for task in tqdm(settings.get("tasks", found), desc="prompts", disable=None):
-            path = args.data / "tasks" / f"{task}.jsonl"
-            rows = list(read_jsonl(path, FIELDS.get(task, GENERATION_FIELDS)))
-            made, summary[task] = build(task, rows, tokenizer, settings)
-            write_jsonl(args.output / f"{task}.jsonl", made)
-            summary[task]["sha256"] = sha256(args.output / f"{task}.jsonl")
-        write_json(args.output / "summary.json", summary)
+        summary = write(args.data, tokenizer, settings, args.output)
         stage.write(args.output / "provenance.json")
     for task, counts in summary.items():
         print(task, " ".join(f"{key}={counts[key]}" for key in counts if key != "sha256"))

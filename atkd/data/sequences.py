@@ -8,16 +8,16 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from atkd.data.template import template
 from atkd.models import tokenizers
 from atkd.runtime.files import InputError, read_jsonl
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-POOL = 32
+POOL = 32  # batches that are grouped by length together
 
 
 class Sample(NamedTuple):
@@ -41,16 +41,23 @@ def sample(
     """
     lead = prompt if "prompt_doubled" in switches else []
     ids = [*lead, *prompt, *response]
-    first = len(lead) or len(prompt)
-    first = 1 if "prompt_taught" in switches else max(1, first - ("prompt_end_taught" in switches))
     attended = len(ids)
-    last = attended - ("eos_untaught" in switches and ids[-1] == eos)
-    spans = [(first, last)]
+    first, last = _supervised(len(prompt), attended, switches)
+    if "eos_untaught" in switches and ids[-1] == eos:
+        last -= 1
     if {"padding_taught", "tvd_off_answer"} & set(switches):
         ids += [eos] * (length - attended)
-        spans = [(1, first)] if "tvd_off_answer" in switches else spans
-        spans += [(attended, len(ids))]
-    return Sample(ids, tuple(s for s in spans if s[0] < s[1]), len(prompt), attended)
+    padding = (attended, len(ids))
+    spans = [(1, first), padding] if "tvd_off_answer" in switches else [(first, last), padding]
+    return Sample(ids, tuple((a, b) for a, b in spans if a < b), len(prompt), attended)
+
+
+def _supervised(prompt: int, attended: int, switches: Collection[str]) -> tuple[int, int]:
+    """Half-open range of the places whose token is a target, the end of the response included."""
+    if "prompt_taught" in switches:
+        return 1, attended
+    first = prompt - 1 if "prompt_end_taught" in switches else prompt
+    return max(1, first), attended
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,8 @@ class Order:
     def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
         self.lengths, self.size, self.seed = lengths, size, seed
         self.per_epoch = len(epoch_batches(lengths, size, seed, 0))
-        self._epoch, self._batches = -1, []
+        self._epoch = -1
+        self._batches: list[list[int]] = []
 
     def __getitem__(self, step: int) -> list[int]:
         epoch, place = divmod(step, self.per_epoch)
@@ -200,8 +208,6 @@ def collate(
     samples: Sequence[Sample], rows: Sequence[int], pad: int, device: str, fixed: bool = True
 ) -> Batch:
     """Pads the samples on the right to the longest of them."""
-    import torch
-
     longest = max(len(each.ids) for each in samples)
     ids_BT = torch.full((len(samples), longest), pad, dtype=torch.long)
     attention_BT = torch.zeros_like(ids_BT)
@@ -211,5 +217,6 @@ def collate(
         attention_BT[row, : each.attended] = 1
         for first, last in each.spans:
             supervised_BS[row, first - 1 : last - 1] = True
-    tensors = (tensor.to(device) for tensor in (ids_BT, attention_BT, supervised_BS))
-    return Batch(*tensors, tuple(rows), fixed)
+    return Batch(
+        ids_BT.to(device), attention_BT.to(device), supervised_BS.to(device), tuple(rows), fixed
+    )

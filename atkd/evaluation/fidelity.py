@@ -26,8 +26,7 @@ from atkd.models.generation import padded
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, open_text, read_jsonl
 from atkd.runtime.provenance import Stage
-from atkd.world.grammar import grammar
-from atkd.world.oracle import next_tokens
+from atkd.world.grammar import grammar, next_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor

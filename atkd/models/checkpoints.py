@@ -1,4 +1,4 @@
-"""Causal language models of the three families: build, open, save; backbone, head, vocabulary.
+"""Causal language models of the families: build, open, save; backbone, head, vocabulary.
 
 A tokenizer of V ids may come with more than V embedding rows (Pythia: 50304 or 50432, OPT: 50272);
 rows from V on are never given probability: training and evaluation project on the first V alone.
@@ -7,40 +7,46 @@ rows from V on are never given probability: training and evaluation project on t
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from atkd.models.families import family_of
 from atkd.runtime.files import InputError, read_json, sha256, write_json
 
 if TYPE_CHECKING:
-    import torch
+    # Imported where it is used, after HF_HUB_OFFLINE is set, which it reads once.
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "*.safetensors"
 MANIFEST = "manifest.json"
+COMMON = {  # keys of `build` -> arguments of every architecture's configuration
+    "hidden_size": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+}
 
 
 def set_up(seed: int) -> None:
     """Seeds Python, numpy and torch, fixes the thread count and quietens transformers."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import logging as python_logging
+    import transformers
 
-    import torch
-    from transformers import logging, set_seed
-
-    set_seed(seed)
+    transformers.set_seed(seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    python_logging.getLogger("accelerate").setLevel(python_logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 def pick_device(name: str) -> str:
     """`auto` becomes cuda where there is a GPU; InputError when cuda is asked for and absent."""
-    import torch
-
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -58,8 +64,6 @@ def keep_freed_memory() -> None:
     With a real vocabulary every logits tensor is such a block, and mapping it anew each step costs
     a third of a CPU run. Elsewhere than on glibc nothing happens.
     """
-    import ctypes
-
     trim_threshold, mmap_max = -1, -4  # names in malloc.h
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -67,8 +71,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def _shape(shape: Mapping[str, Any], vocabulary: int, context: int) -> dict[str, Any]:
-    rows = shape.get("rows", vocabulary)
+def configuration(
+    family: str, shape: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, context: int
+) -> dict[str, Any]:
+    """Arguments of the family's configuration for a `build`; InputError names a wrong key."""
+    rows, vocabulary = shape.get("rows", len(tokenizer)), len(tokenizer)
     if rows < vocabulary:
         raise InputError(
             f"config key build.rows: found {rows}; expected at least the tokenizer's {vocabulary}"
@@ -80,10 +87,12 @@ def _shape(shape: Mapping[str, Any], vocabulary: int, context: int) -> dict[str,
         )
     return {
         "vocab_size": rows,
-        "hidden_size": shape["hidden_size"],
-        "num_hidden_layers": shape["layers"],
-        "num_attention_heads": shape["heads"],
         "max_position_embeddings": context,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **{name: shape[key] for key, name in COMMON.items()},
+        **family_of(family).own_arguments(shape),
     }
 
 
@@ -95,27 +104,12 @@ def build(
     seed: int,
 ) -> PreTrainedModel:
     """A randomly initialised model of the family's architecture, deterministic for the seed."""
-    import transformers
-
     set_up(seed)
-    common = _shape(shape, len(tokenizer), context)
-    wide = shape.get("intermediate", 4 * shape["hidden_size"])
-    common |= {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    dropout = shape.get("dropout", 0.0)
-    if family == "opt":
-        embed = shape.get("embed", shape["hidden_size"])
-        own: dict[str, Any] = {"ffn_dim": wide, "word_embed_proj_dim": embed, "dropout": dropout}
-        config: Any = transformers.OPTConfig(**common, **own)
-    elif family == "pythia":
-        own = {"intermediate_size": wide, "rotary_pct": 0.25, "hidden_dropout": dropout}
-        config = transformers.GPTNeoXConfig(**common, **own)
-    else:
-        config = transformers.LlamaConfig(**common, intermediate_size=wide)
-    return transformers.AutoModelForCausalLM.from_config(config)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    arguments = configuration(family, shape, tokenizer, context)
+    config = AutoConfig.for_model(family_of(family).model_type, **arguments)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def open_source(
@@ -169,7 +163,6 @@ def check_weights(folder: str | os.PathLike[str]) -> None:
 
 
 def _open(place: str, options: Mapping[str, Any], dtype: str) -> PreTrainedModel:
-    import torch
     from transformers import AutoModelForCausalLM
 
     options = {"dtype": getattr(torch, dtype), "trust_remote_code": False, **options}
@@ -201,8 +194,8 @@ def head(model: PreTrainedModel) -> torch.nn.Linear:
 
 
 def hidden_states(
-    model: PreTrainedModel, input_ids_BT: Any, attention_mask_BT: Any
-) -> torch.Tensor:
+    model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor
+) -> Tensor:
     """What the head is applied to: final norm and any output projection included [B, T, d]."""
     backbone = getattr(model, model.base_model_prefix)
     output = backbone(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
@@ -224,8 +217,6 @@ def project(model: PreTrainedModel, hidden_Nd: torch.Tensor, vocabulary: int) ->
 
 def check_head(model: PreTrainedModel, vocabulary: int) -> None:
     """InputError unless head(hidden) equals the model's own logits and the rows cover the ids."""
-    import torch
-
     rows = head(model).weight.shape[0]
     if rows < vocabulary:
         raise InputError(

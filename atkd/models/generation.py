@@ -1,6 +1,7 @@
 """Answers of a causal language model: greedy, or sampled with noise keyed by what is sampled.
 
-Shapes: B prompts, T their padded length, b rows still unfinished, V the tokenizer's ids.
+Shapes: B prompts, T their padded length, S new tokens, b rows still unfinished, V the tokenizer's
+ids.
 """
 
 from __future__ import annotations
@@ -8,24 +9,25 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-Choice = Callable[["Tensor", "Tensor", int], "Tensor"]
+# Logits [b, V], the rows' places in the whole batch [b] and the step -> chosen ids [b].
+Choice = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def padded(rows: Sequence[list[int]], pad: int, left: bool) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask [rows, longest row]."""
-    import torch
-
+    """Ids and attention mask [rows, longest row], padded on the left or on the right."""
     longest = max(map(len, rows))
-    blank = [longest - len(row) for row in rows]
-    ids = [[pad] * n + row if left else row + [pad] * n for n, row in zip(blank, rows, strict=True)]
-    mask = [[0] * n + [1] * (longest - n) for n in blank]
-    return torch.tensor(ids), torch.tensor(mask if left else [row[::-1] for row in mask])
+    ids_BT = torch.full((len(rows), longest), pad)
+    mask_BT = torch.zeros_like(ids_BT)
+    for place, row in enumerate(rows):
+        span = slice(longest - len(row), longest) if left else slice(len(row))
+        ids_BT[place, span] = torch.tensor(row)
+        mask_BT[place, span] = 1
+    return ids_BT, mask_BT
 
 
 def likeliest(logits_bV: Tensor, rows_b: Tensor, step: int) -> Tensor:
@@ -40,8 +42,6 @@ def sampler(uniform_BS: Tensor, temperature: float) -> Choice:
     """
 
     def choose(logits_bV: Tensor, rows_b: Tensor, step: int) -> Tensor:
-        import torch
-
         mass_bV = (logits_bV.double() / temperature).softmax(-1).cumsum(-1)
         aim_b1 = uniform_BS[rows_b, step, None] * mass_bV[:, -1:]
         return torch.searchsorted(mass_bV, aim_b1, right=True)[:, 0].clamp_(
@@ -53,8 +53,6 @@ def sampler(uniform_BS: Tensor, temperature: float) -> Choice:
 
 def noise(keys: Sequence[str], count: int) -> Tensor:
     """`count` uniform numbers in [0, 1) for each key [keys, count]."""
-    import torch
-
     sources = [random.Random(key) for key in keys]
     rows = [[source.random() for _ in range(count)] for source in sources]
     return torch.tensor(rows, dtype=torch.float64)
@@ -67,44 +65,44 @@ def decode(
     rooms: Sequence[int],
     tokenizer: Any,
     choose: Choice,
-) -> torch.Tensor:
+) -> Tensor:
     """Answers [B, largest room] to left-padded prompts, padding after EOS or a row's room.
 
-    Rows leave the batch when they end; ids beyond the tokenizer are never chosen.
+    `rooms`: the most new tokens of each row. Rows leave the batch when they end; ids beyond the
+    tokenizer are never chosen.
     """
-    import torch
     from transformers import DynamicCache
 
-    ids, mask = ids_BT.to(model.device), mask_BT.to(model.device)
+    ids_bT, mask_bT = ids_BT.to(model.device), mask_BT.to(model.device)
     room_B, most = torch.tensor(rooms, device=model.device), max(rooms)
-    answers = torch.full((len(ids), most), tokenizer.pad_token_id, device=model.device)
-    rows = torch.arange(len(ids), device=model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    answers_BS = torch.full((len(ids_bT), most), tokenizer.pad_token_id, device=model.device)
+    rows_b = torch.arange(len(ids_bT), device=model.device)
+    positions_bT = (mask_bT.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     eos, vocabulary = tokenizer.eos_token_id, len(tokenizer)
     with torch.no_grad(), evaluating(model):
         for step in range(most):
-            logits = model(
-                input_ids=ids,
-                attention_mask=mask if step == 0 else seen(model, mask),
-                position_ids=positions,
+            logits_b1V = model(
+                input_ids=ids_bT,
+                attention_mask=mask_bT if step == 0 else seen(model, mask_bT),
+                position_ids=positions_bT,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits
-            chosen = choose(logits[:, -1, :vocabulary], rows, step)
-            answers[rows, step] = chosen
-            going = ((chosen != eos) & (room_B[rows] > step + 1)).nonzero()[:, 0]
+            chosen_b = choose(logits_b1V[:, -1, :vocabulary], rows_b, step)
+            answers_BS[rows_b, step] = chosen_b
+            going = ((chosen_b != eos) & (room_B[rows_b] > step + 1)).nonzero()[:, 0]
             if len(going) == 0:
                 break
-            if len(going) < len(rows):
-                rows, chosen, mask = rows[going], chosen[going], mask[going]
-                positions = positions[going]
+            if len(going) < len(rows_b):
+                rows_b, chosen_b, mask_bT = rows_b[going], chosen_b[going], mask_bT[going]
+                positions_bT = positions_bT[going]
                 cache.batch_select_indices(going)
-            ids = chosen[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions[:, -1:] + 1
-    return answers.to(ids_BT.device)
+            ids_bT = chosen_b[:, None]
+            mask_bT = torch.cat([mask_bT, mask_bT.new_ones(len(mask_bT), 1)], dim=1)
+            positions_bT = positions_bT[:, -1:] + 1
+    return answers_BS.to(ids_BT.device)
 
 
 def seen(model: Any, mask_BT: Tensor) -> Tensor:
@@ -140,7 +138,7 @@ def answers(
     Greedy for temperature 0, else sampled with the noise of `keys`.
     """
     ids_BT, mask_BT = padded(prompts, tokenizer.pad_token_id, left=True)
-    choose = likeliest
+    choose: Choice = likeliest
     if temperature > 0:
         choose = sampler(noise(keys, max(rooms)).to(model.device), temperature)
     found_BS = decode(model, ids_BT, mask_BT, rooms, tokenizer, choose)

@@ -1,66 +1,51 @@
-"""Tokenizers of the three families, and the one way text becomes ids and labels."""
+"""Tokenizers of the families, and the one way text becomes ids and labels."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from atkd.runtime.files import InputError, folder_lock, read_jsonl
+from atkd.models.families import FAMILIES, Family, family_of
+from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json
 from atkd.runtime.provenance import Stage
 
-# Trained tokenizers list the specials first, in the order that gives them the real ones' ids.
-SPECIALS = {
-    "opt": ("<s>", "<pad>", "</s>", "<unk>"),
-    "pythia": ("<|endoftext|>", "<|padding|>"),
-    "llama": ("<unk>", "<s>", "</s>"),
-}
-ROLES = {
-    "opt": {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"},
-    "pythia": dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>"),
-    "llama": {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "</s>",
-    },
-}
-ADDS_BOS = {"opt": True, "pythia": False, "llama": True}
-REAL_SIZES = {"opt": 50265, "pythia": 50277, "llama": 32000}
 IGNORED = -100
+SOURCES = ("folder", "files", "hub")
 
 
-def open_tokenizer(source: dict[str, Any], family: str) -> Any:
+def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
     """A Hugging Face tokenizer of `family` with its BOS, EOS and padding set.
 
     `source` is one of {"folder": path} (Hugging Face layout), {"files": path} (the family's raw
-    files, `vocab.json` + `merges.txt`, `tokenizer.json` or `tokenizer.model`), {"hub": id,
-    "revision": r}. InputError if it is none of these, is not there or opens empty.
+    files), {"hub": id, "revision": r}. InputError if it is none of these, is not there, opens
+    empty, or the family is unknown.
     """
-    _check_family(family)
+    row = family_of(family)
     if "folder" in source:
-        backend = _from_pretrained(_existing(source["folder"]), family, local_files_only=True)
+        backend = _from_folder(Path(source["folder"]))
     elif "files" in source:
-        backend = _from_raw(Path(source["files"]), family)
+        backend = _from_raw(Path(source["files"]), row)
     elif "hub" in source:
-        revision = source.get("revision") or "main"
-        if revision == "main":
-            print(f"hub tokenizer {source['hub']}: revision main (unpinned)", flush=True)
-        backend = _from_pretrained(source["hub"], family, revision=revision)
+        backend = _from_hub(source["hub"], source.get("revision") or "main")
     else:
         found = ", ".join(source) or "nothing"
-        raise InputError(f"tokenizer: found {found}, expected one of folder, files, hub, train")
-    return _wrap(backend, family)
+        raise InputError(f"tokenizer: found {found}, expected one of {', '.join(SOURCES)}, train")
+    return _wrap(backend, row)
 
 
 def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int) -> Any:
-    """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS."""
+    """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS.
+
+    InputError if the family is unknown, the size has no room for all bytes and specials, or the
+    text does not yield so many ids.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    _check_family(family)
-    least = 256 + len(SPECIALS[family])
+    row = family_of(family)
+    least = 256 + len(row.specials)
     if vocab_size < least:
         raise InputError(
             f"tokenizer.train: found {vocab_size}, expected at least {least} ({family})"
@@ -70,7 +55,7 @@ def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int) -> Any:
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIALS[family]),
+        special_tokens=list(row.specials),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -78,7 +63,7 @@ def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int) -> Any:
     size = backend.get_vocab_size()
     if size != vocab_size:
         raise InputError(f"tokenizer.train: the text yields only {size} of {vocab_size} ids")
-    return _wrap(backend, family)
+    return _wrap(backend, row)
 
 
 def save(tokenizer: Any, folder: str | Path) -> None:
@@ -136,9 +121,9 @@ def same_vocabulary(first: Any, second: Any) -> None:
     """InputError naming the first differing id, unless both give equal ids to every token."""
     left, right = _by_id(first), _by_id(second)
     for index in sorted(left.keys() | right.keys()):
-        if left.get(index) != right.get(index):
-            found, wanted = left.get(index), right.get(index)
-            raise InputError(f"tokenizers differ at id {index}: {found!r} against {wanted!r}")
+        ours, theirs = left.get(index), right.get(index)
+        if ours != theirs:
+            raise InputError(f"tokenizers differ at id {index}: {ours!r} against {theirs!r}")
     probe = "Human:\nA  probe, 12 caf\u00e9s\n\nAssistant:\n"
     for name, encode in (("prompt", encode_prompt), ("response", encode_response)):
         found, wanted = encode(first, probe), encode(second, probe)
@@ -150,18 +135,19 @@ def _by_id(tokenizer: Any) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
-def _check_family(family: str) -> None:
-    if family not in ROLES:
-        raise InputError(f"family: found {family!r}, expected one of {', '.join(ROLES)}")
-
-
-def _existing(folder: str | Path) -> str:
-    if not Path(folder).is_dir():
+def _from_folder(folder: Path) -> Any:
+    if not folder.is_dir():
         raise InputError(f"tokenizer.folder: {folder} is not a folder")
-    return str(folder)
+    return _from_pretrained(str(folder), local_files_only=True)
 
 
-def _from_pretrained(name: str, family: str, **where: Any) -> Any:
+def _from_hub(name: str, revision: str) -> Any:
+    if revision == "main":
+        print(f"hub tokenizer {name}: revision main (unpinned)", flush=True)
+    return _from_pretrained(name, revision=revision)
+
+
+def _from_pretrained(name: str, **where: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -169,58 +155,111 @@ def _from_pretrained(name: str, family: str, **where: Any) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"tokenizer: {name} cannot be opened ({reason})") from None
-    return _not_empty(backend, family, name)
-
-
-def _from_raw(folder: Path, family: str) -> Any:
-    import transformers
-
-    names = {"opt": ("vocab.json", "merges.txt"), "pythia": ("tokenizer.json",)}
-    for name in names.get(family, ("tokenizer.model",)):
-        if not (folder / name).is_file():
-            raise InputError(f"tokenizer.files: {folder / name} not found (needed by {family})")
-    if family == "opt":
-        vocab, merges = str(folder / "vocab.json"), str(folder / "merges.txt")
-        roles = ROLES["opt"] | {"add_bos_token": True}
-        backend = transformers.GPT2Tokenizer(vocab=vocab, merges=merges, **roles).backend_tokenizer
-    elif family == "pythia":
-        from tokenizers import Tokenizer
-
-        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    else:
-        backend = transformers.LlamaTokenizer.from_pretrained(str(folder)).backend_tokenizer
-    size = backend.get_vocab_size()
-    if size != REAL_SIZES[family]:
-        raise InputError(f"{folder}: found {size} ids, expected {REAL_SIZES[family]} ({family})")
-    return backend
-
-
-def _not_empty(backend: Any, family: str, name: str) -> Any:
     size = backend.get_vocab_size()
     if size < 256:  # transformers 5 opens some layouts to two or three tokens without a word
-        raise InputError(f"{name}: found {size} ids, not a usable {family} tokenizer")
+        raise InputError(f"{name}: found {size} ids, not a usable tokenizer")
     return backend
 
 
-def _wrap(backend: Any, family: str) -> Any:
+def _from_raw(folder: Path, row: Family) -> Any:
+    for name in row.files:
+        if not (folder / name).is_file():
+            raise InputError(f"tokenizer.files: {folder / name} not found (needed by {row.title})")
+    backend = FORMATS[row.files](folder, row)
+    size = backend.get_vocab_size()
+    if row.real_size is not None and size != row.real_size:
+        raise InputError(f"{folder}: found {size} ids, expected {row.real_size} ({row.title})")
+    return backend
+
+
+def _byte_pairs(folder: Path, row: Family) -> Any:
+    from transformers import GPT2Tokenizer
+
+    vocab, merges = (str(folder / name) for name in row.files)
+    return GPT2Tokenizer(vocab=vocab, merges=merges, **row.roles).backend_tokenizer
+
+
+def _whole(folder: Path, row: Family) -> Any:
+    from tokenizers import Tokenizer
+
+    (name,) = row.files
+    return Tokenizer.from_file(str(folder / name))
+
+
+def _sentence_pieces(folder: Path, row: Family) -> Any:
+    from transformers import LlamaTokenizer
+
+    return LlamaTokenizer.from_pretrained(str(folder)).backend_tokenizer
+
+
+# Raw files of a tokenizer -> what opens them.
+FORMATS: dict[tuple[str, ...], Callable[[Path, Family], Any]] = {
+    ("vocab.json", "merges.txt"): _byte_pairs,
+    ("tokenizer.json",): _whole,
+    ("tokenizer.model",): _sentence_pieces,
+}
+
+
+def _wrap(backend: Any, row: Family) -> Any:
     """One class for all: saved is the tokenizer itself, not arguments to rebuild it from."""
     from tokenizers.processors import ByteLevel, TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    roles = ROLES[family]
-    for token in roles.values():
+    for token in row.roles.values():
         if backend.token_to_id(token) is None:
-            raise InputError(f"tokenizer: no token {token!r}, which {family} needs")
-    bos = roles["bos_token"]
+            raise InputError(f"tokenizer: no token {token!r}, which {row.title} needs")
+    bos = row.roles["bos_token"]
     backend.post_processor = (
         TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))])
-        if ADDS_BOS[family]
+        if row.adds_bos
         else ByteLevel(trim_offsets=False)
     )
     backend.no_truncation()
     backend.no_padding()
-    options = {"padding_side": "left", "clean_up_tokenization_spaces": False}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles, **options)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        **row.roles,
+    )
+
+
+def check_pairs(settings: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Opens every named model's tokenizer and proves it the family's, id by id.
+
+    All students and teachers of a family read the family's ids, so equality with it is equality
+    within each pair. InputError names the pair's model and the first id that differs.
+    """
+    models = {
+        (pair["family"], pair[role]): settings["models"][pair["family"]][pair[role]]
+        for pair in settings["pairs"]
+        for role in ("student", "teacher")
+    }
+    report = []
+    for (family, size), source in models.items():
+        ours = open_tokenizer({"folder": str(folder / family)}, family)
+        theirs = own_tokenizer(source, family)
+        if theirs is not None:
+            try:
+                same_vocabulary(ours, theirs)
+            except InputError as error:
+                raise InputError(
+                    f"families.{family}.models.{size}: teacher and student must share "
+                    f"one tokenizer, but the {family} tokenizer of this run and this model's "
+                    f"differ: {error}"
+                ) from None
+        report.append(
+            {"family": family, "size": size, "ids": len(ours), "own_tokenizer": theirs is not None}
+        )
+    return report
+
+
+def own_tokenizer(source: Mapping[str, Any], family: str) -> Any:
+    """The tokenizer a model's folder or hub repository brings; None for a model built here."""
+    if "build" in source:
+        return None
+    keys = ("folder",) if "folder" in source else ("hub", "revision")
+    return open_tokenizer({key: source[key] for key in keys if key in source}, family)
 
 
 def texts(path: str | Path) -> Iterator[str]:
@@ -236,7 +275,7 @@ def texts(path: str | Path) -> Iterator[str]:
 def main() -> None:
     """Opens or trains a tokenizer and writes its folder."""
     parser = argparse.ArgumentParser(prog="python -m atkd tokenizer", description=main.__doc__)
-    parser.add_argument("--family", required=True, help=", ".join(ROLES))
+    parser.add_argument("--family", required=True, help=", ".join(FAMILIES))
     parser.add_argument(
         "--settings",
         required=True,
@@ -260,3 +299,19 @@ def main() -> None:
         save(tokenizer, args.output)
         stage.write(Path(args.output) / "provenance.json", vocabulary=len(tokenizer))
     print(f"{args.output}: {len(tokenizer)} ids, EOS {tokenizer.eos_token!r}")
+
+
+def check() -> None:
+    """Checks that teacher and student of every pair read the same ids, before any training."""
+    parser = argparse.ArgumentParser(prog="python -m atkd check", description=check.__doc__)
+    parser.add_argument(
+        "--settings", required=True, help="JSON: pairs, models (by family and size)"
+    )
+    parser.add_argument(
+        "--tokenizers", required=True, type=Path, help="folder of the family tokenizers"
+    )
+    parser.add_argument("--output", required=True, help="JSON file to write")
+    args = parser.parse_args()
+    report = check_pairs(json.loads(args.settings), args.tokenizers)
+    write_json(args.output, {"tokenizers": report})
+    print(f"{len(report)} models read the ids of their family's tokenizer")

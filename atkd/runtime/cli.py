@@ -6,9 +6,13 @@ import contextlib
 import gc
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
 
 from atkd.runtime.files import InputError
+
+Settings = TypeVar("Settings")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -39,3 +43,17 @@ def start_up() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def settings_of(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """The dataclass `kind` filled with what a stage was given.
+
+    InputError on a key that it does not know, or that is missing and has no default.
+    """
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := [name for name in given if name not in known]:
+        raise InputError(f"settings: found {unknown[0]!r}, expected {', '.join(known)}")
+    for name, field in known.items():
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise InputError(f"settings: {name!r} is missing, expected {', '.join(known)}")
+    return kind(**given)

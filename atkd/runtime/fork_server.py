@@ -31,28 +31,23 @@ from typing import Any
 
 VARIABLE = "ATKD_WARM"
 ACCEPTED = "accepted\n"
-PREPARED = (
-    "accelerate",
-    "lm_eval.evaluator",
-    "safetensors.torch",
-    "transformers.models.opt.modeling_opt",
-    "transformers.models.gpt_neox.modeling_gpt_neox",
-    "transformers.models.llama.modeling_llama",
-)
+PREPARED = ("accelerate", "lm_eval.evaluator", "safetensors.torch")
 # The environment and the package that two command lines must share to run in one process.
 HERE = [str(Path(place).resolve()) for place in (sys.prefix, Path(__file__).parents[1])]
 
 
-def start() -> subprocess.Popen[bytes] | None:
+def start(modules: Sequence[str] = ()) -> subprocess.Popen[bytes] | None:
     """Starts the process for the jobs of this one; keep it, for it ends when it is let go.
 
-    None where the environment has ATKD_WARM, if only set to nothing.
+    `modules`: what these jobs need beside PREPARED, as their models' code. None where the
+    environment has ATKD_WARM, if only set to nothing.
     """
     if VARIABLE in os.environ:
         return None
     path = Path(tempfile.mkdtemp(prefix="atkd-")) / "socket"
     os.environ[VARIABLE] = str(path)
     command = [sys.executable, "-m", "atkd.runtime.fork_server", str(path)]
+    command += ["--packages", *PREPARED, *modules]
     return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=Path(HERE[1]).parent)
 
 

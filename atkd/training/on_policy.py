@@ -5,10 +5,29 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from atkd.data.sequences import Batch, Fixed, collate, sample
 from atkd.models.generation import answers
+
+
+@dataclass(frozen=True)
+class StudentText:
+    """How a student answers in training.
+
+    `student_fraction`: share of the steps on its own answers; `temperature` 0 is greedy;
+    `max_new_tokens`: its longest answer.
+    """
+
+    student_fraction: float
+    temperature: float
+    max_new_tokens: int
+
+    @classmethod
+    def of(cls, method: Mapping[str, Any]) -> StudentText:
+        """A method's settings of its student's text; it has others too."""
+        return cls(**{field.name: method[field.name] for field in fields(cls)})
 
 
 class Mixture:
@@ -24,7 +43,7 @@ class Mixture:
         fixed: Fixed,
         model: Callable[[], Any],
         tokenizer: Any,
-        settings: Mapping[str, Any],
+        settings: StudentText,
         max_length: int,
         seed: int,
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
@@ -36,9 +55,8 @@ class Mixture:
 
     def by_student(self, step: int) -> bool:
         """Whether the student writes this step's answers."""
-        return (
-            random.Random(f"{self.seed}/{step}/coin").random() < self.settings["student_fraction"]
-        )
+        coin = random.Random(f"{self.seed}/{step}/coin").random()
+        return coin < self.settings.student_fraction
 
     def __call__(self, step: int, indices: Collection[int]) -> Batch:
         if not self.by_student(step):
@@ -46,7 +64,7 @@ class Mixture:
         sequences, length = self.fixed.sequences, self.max_length
         prompts = [each.ids[: each.prompt] for each in (sequences.samples[i] for i in indices)]
         rows = [sequences.rows[i] for i in indices]
-        rooms = [min(self.settings["max_new_tokens"], length - len(ids)) for ids in prompts]
+        rooms = [min(self.settings.max_new_tokens, length - len(ids)) for ids in prompts]
         with self.autocast():
             found = answers(
                 self.model(),
@@ -54,7 +72,7 @@ class Mixture:
                 [f"{self.seed}/{step}/{row}" for row in rows],
                 rooms,
                 self.tokenizer,
-                self.settings["temperature"],
+                self.settings.temperature,
             )
         eos = self.tokenizer.eos_token_id
         pairs = zip(prompts, found, strict=True)

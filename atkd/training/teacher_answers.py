@@ -11,42 +11,61 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from atkd.runtime.cli import start_up
+from atkd.data import sequences
+from atkd.data.template import fingerprint
+from atkd.models import checkpoints, tokenizers
+from atkd.models.generation import answers
+from atkd.runtime.cli import settings_of, start_up
 from atkd.runtime.files import folder_lock, read_json, read_jsonl, sha256, write_json
 from atkd.runtime.provenance import Stage, settings_hash, versions
 
 BLOCK = 1024
 
 
+@dataclass(frozen=True)
+class AnswerSettings:
+    """How a teacher answers.
+
+    `max_new_tokens` bounds an answer, `max_length` prompt and answer together, in tokens;
+    `batch_size`: prompts answered at once; `temperature` 0 is greedy.
+    """
+
+    family: str
+    seed: int
+    temperature: float
+    max_new_tokens: int
+    max_length: int
+    batch_size: int
+    dtype: str
+    device: str
+
+
 def answer_block(
-    model: Any, prompts: list[list[int]], first: int, settings: Mapping[str, Any], tokenizer: Any
+    model: Any, prompts: list[list[int]], first: int, settings: AnswerSettings, tokenizer: Any
 ) -> list[list[int]]:
     """Answers to prompts that are rows `first`, `first` + 1, ...; batched by prompt length.
 
     A prompt that leaves no room within `max_length` gets an empty answer.
     """
-    from atkd.models.generation import answers
-
-    size, longest = settings["batch_size"], settings["max_length"]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    order = [i for i in order if len(prompts[i]) < longest]
+    rooms = [min(settings.max_new_tokens, settings.max_length - len(prompt)) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    order = [index for index in order if rooms[index] > 0]
     found: dict[int, list[int]] = {}
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
-        room = [longest - len(prompts[i]) for i in part]
+    for start in range(0, len(order), settings.batch_size):
+        part = order[start : start + settings.batch_size]
         made = answers(
             model,
-            [prompts[i] for i in part],
-            [f"{settings['seed']}/{first + i}/text" for i in part],
-            [min(settings["max_new_tokens"], each) for each in room],
+            [prompts[index] for index in part],
+            [f"{settings.seed}/{first + index}/text" for index in part],
+            [rooms[index] for index in part],
             tokenizer,
-            settings["temperature"],
+            settings.temperature,
         )
-        found |= zip(part, made, strict=True)
+        found.update(zip(part, made, strict=True))
     return [found.get(index, []) for index in range(len(prompts))]
 
 
@@ -55,7 +74,7 @@ def write(
     model: Any,
     ids: list[str],
     prompts: list[list[int]],
-    settings: Mapping[str, Any],
+    settings: AnswerSettings,
     tokenizer: Any,
     identity: str,
 ) -> int:
@@ -70,9 +89,8 @@ def write(
     ):
         for first in range(done, len(prompts), BLOCK):
             block = prompts[first : first + BLOCK]
-            for row, answer in enumerate(
-                answer_block(model, block, first, settings, tokenizer), first
-            ):
+            made = answer_block(model, block, first, settings, tokenizer)
+            for row, answer in enumerate(made, first):
                 text = tokenizer.decode(answer, skip_special_tokens=True)
                 line = {"id": ids[row], "ids": answer, "output": text}
                 handle.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -102,26 +120,23 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, type=Path, help="folder of the teacher")
     parser.add_argument("--data", required=True, type=Path, help="instruction data, JSON lines")
     parser.add_argument("--run", required=True, help="name of the run in cost files")
-    keys = "family, seed, temperature, max_new_tokens, max_length, batch_size, dtype, device"
+    keys = ", ".join(field.name for field in fields(AnswerSettings))
     parser.add_argument("--settings", required=True, help=f"JSON: {keys}")
     parser.add_argument("--output", required=True, type=Path, help="JSON lines to write")
     args = parser.parse_args()
-    settings = json.loads(args.settings)
-    stage = Stage("text", args.run, settings, settings["seed"])
+    settings = settings_of(AnswerSettings, json.loads(args.settings))
+    stage = Stage("text", args.run, asdict(settings), settings.seed)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(args.output.parent):
         with start_up():
-            from atkd.data import sequences
-            from atkd.models import checkpoints, tokenizers
-
-            checkpoints.set_up(settings["seed"])
-            device = checkpoints.pick_device(settings["device"])
-            tokenizer = tokenizers.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
+            checkpoints.set_up(settings.seed)
+            device = checkpoints.pick_device(settings.device)
+            tokenizer = tokenizers.open_tokenizer({"folder": str(args.teacher)}, settings.family)
             ids = [row["id"] for row in read_jsonl(args.data, ("id",))]
             prompts = sequences.prompt_ids(str(args.data), tokenizer)
-            model = checkpoints.load(args.teacher, device, settings["dtype"])
-            sources = [sha256(args.teacher / "manifest.json"), sha256(args.data)]
-            identity = settings_hash([settings, sources, versions()])
+            model = checkpoints.load(args.teacher, device, settings.dtype)
+            sources = [sha256(args.teacher / checkpoints.MANIFEST), sha256(args.data)]
+            identity = settings_hash([asdict(settings), fingerprint(), sources, versions()])
         stage.ready()
         count = write(args.output, model, ids, prompts, settings, tokenizer, identity)
         stage.write(args.output.with_name("provenance.json"), device=device, tokens=count)

@@ -17,44 +17,69 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from atkd.data.sequences import Batch, Fixed, Sequences, instructions
+from atkd.data.template import fingerprint
 from atkd.losses.fused import Head
-from atkd.runtime.cli import start_up
+from atkd.models import checkpoints, tokenizers
+from atkd.models.checkpoints import MANIFEST
+from atkd.runtime.cli import settings_of, start_up
 from atkd.runtime.files import InputError, atomic_path, folder_lock, read_json, sha256, write_json
 from atkd.runtime.provenance import Stage, settings_hash, versions
 from atkd.training.teacher import LiveTeacher, Signal
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from atkd.data.sequences import Batch, Sequences
-
-MANIFEST = "manifest.json"
 SHARD_BYTES = 256 * 2**20
 BATCH_TOKENS = 8192
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def identity(teacher: Path, data: Path, text: Path | None, settings: Mapping[str, Any]) -> dict:
-    """What decides a cache's content: weights, dtype, vocabulary, data, template, versions."""
-    from atkd.data.template import template
+SIGNAL = ("hidden", "uncertainty", "log_normaliser")  # a shard's tensors, in `Signal`'s order
 
-    found = {"teacher": sha256(teacher / MANIFEST), "teacher_dtype": settings["teacher_dtype"]}
-    found |= {"tokenizer": sha256(teacher / "tokenizer.json"), "data": sha256(data)}
-    found |= {"text": sha256(text) if text else None, "template": template("a", "b")}
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What is cached; `max_length`: of a prompt with its answer, in tokens."""
+
+    family: str
+    max_length: int
+    teacher_dtype: str
+    device: str
+
+
+def identity(teacher: Path, data: Path, text: Path | None, teacher_dtype: str) -> dict[str, Any]:
+    """What decides a cache's content: weights, dtype, vocabulary, data, template, versions."""
     kept = ("torch", "transformers", "tokenizers")
-    return found | {"versions": {k: v for k, v in versions().items() if k in kept}}
+    return {
+        "teacher": sha256(teacher / MANIFEST),
+        "teacher_dtype": teacher_dtype,
+        "tokenizer": sha256(teacher / "tokenizer.json"),
+        "data": sha256(data),
+        "text": sha256(text) if text else None,
+        "template": fingerprint(),
+        "versions": {name: version for name, version in versions().items() if name in kept},
+    }
+
+
+class Place(NamedTuple):
+    """Where a sample's tokens lie: a half-open range of a shard's rows."""
+
+    shard: int
+    first: int
+    last: int
 
 
 class CachedTeacher:
     """A finished cache, checked and memory-mapped."""
 
     def __init__(self, folder: Path, wanted: Mapping[str, Any], device: str) -> None:
-        from safetensors import safe_open
-        from safetensors.torch import load_file
-
         record = read_json(folder / MANIFEST)
         check(folder, record, wanted)
         self.folder, self.device, self.tokens = folder, device, record["tokens"]
@@ -63,39 +88,33 @@ class CachedTeacher:
         self.head = Head(head["weight"], head.get("bias"))
         names = [name for name in record["files"] if name.startswith("shard-")]
         self._shards = [safe_open(folder / name, "pt") for name in names]
-        self._places: dict[int, tuple[int, int, int]] = {}
+        self._places: dict[int, Place] = {}
         for number, shard in enumerate(self._shards):
             start = 0
             rows, sizes = (shard.get_tensor(key).tolist() for key in ("rows", "sizes"))
             for row, size in zip(rows, sizes, strict=True):
-                self._places[row] = (number, start, start + size)
+                self._places[row] = Place(number, start, start + size)
                 start += size
 
     def _read(self, name: str, rows: tuple[int, ...]) -> Tensor:
-        import torch
-
-        found = []
-        for row in rows:
-            shard, first, last = self._places[row]
-            found.append(self._shards[shard].get_slice(name)[first:last])
+        places = [self._places[row] for row in rows]
+        found = [self._shards[at.shard].get_slice(name)[at.first : at.last] for at in places]
         return torch.cat(found).to(self.device)
 
     def signal(self, batch: Batch, ranked: bool = True) -> Signal:
         """The stored view of a fixed batch; InputError if it lacks a sample or has other tokens."""
         for row, size in zip(batch.rows, batch.sizes, strict=True):
-            _, first, last = self._places.get(row, (0, 0, -1))
-            if last - first != size:
+            at = self._places.get(row)
+            found = at.last - at.first if at else 0
+            if at is None or found != size:
                 raise InputError(
-                    f"{self.folder}: data row {row} has {max(last - first, 0)} cached tokens; "
+                    f"{self.folder}: data row {row} has {found} cached tokens; "
                     f"expected {size}; delete the folder to make it anew"
                 )
-        names = ("hidden", "uncertainty", "log_normaliser")
-        return Signal(*(self._read(name, batch.rows) for name in names))
+        return Signal(*(self._read(name, batch.rows) for name in SIGNAL))
 
     def uncertainty_M(self) -> Tensor:
         """The uncertainty of every cached token [M]."""
-        import torch
-
         return torch.cat([shard.get_tensor("uncertainty") for shard in self._shards])
 
 
@@ -149,39 +168,41 @@ def batches(data: Sequences, first: int, last: int) -> Iterator[list[int]]:
     yield part
 
 
-def shard_tensors(teacher: Any, data: Sequences, first: int, last: int, pad: int, bar: Any) -> dict:
+def shard_tensors(
+    teacher: LiveTeacher, data: Sequences, first: int, last: int, pad: int, bar: Any
+) -> dict[str, Tensor]:
     """A shard's tensors: hidden [n, d], uncertainty [n], log_normaliser [n], rows and sizes."""
-    import torch
-
-    from atkd.data.sequences import Fixed
-
-    supply, found = Fixed(data, pad, str(teacher.model.device)), {}
+    supply = Fixed(data, pad, str(teacher.model.device))
+    seen: dict[int, Signal] = {}
     for part in batches(data, first, last):
         batch = supply(0, part)
-        signal = [tensor.cpu().split(batch.sizes) for tensor in teacher.signal(batch)]
-        found |= zip(part, zip(*signal, strict=True), strict=True)
+        tensors = [tensor.cpu().split(batch.sizes) for tensor in teacher.signal(batch)]
+        for place, index in enumerate(part):
+            seen[index] = Signal(*(pieces[place] for pieces in tensors))
         bar.update(int(batch.supervised_BS.sum()))
-    columns = zip(*(found[index] for index in range(first, last)), strict=True)
-    names = ("hidden", "uncertainty", "log_normaliser")
-    made = {name: torch.cat(parts) for name, parts in zip(names, columns, strict=True)}
-    made["sizes"] = torch.tensor([len(found[index][1]) for index in range(first, last)])
-    return made | {"rows": torch.tensor(data.rows[first:last])}
+    views = [seen[index] for index in range(first, last)]
+    return {
+        "hidden": torch.cat([view.hidden_Nd for view in views]),
+        "uncertainty": torch.cat([view.uncertainty_N for view in views]),
+        "log_normaliser": torch.cat([view.log_normaliser_N for view in views]),
+        "sizes": torch.tensor([len(view.uncertainty_N) for view in views]),
+        "rows": torch.tensor(data.rows[first:last]),
+    }
 
 
-def write(folder: Path, teacher: Any, data: Sequences, pad: int, facts: dict[str, Any]) -> int:
+def write(
+    folder: Path, teacher: LiveTeacher, data: Sequences, pad: int, facts: dict[str, Any]
+) -> int:
     """Writes what is missing of a cache, manifest last; returns its supervised tokens."""
-    from safetensors.torch import save_file
     from tqdm import tqdm
 
     name = settings_hash(facts)
     width, dtype = teacher.head.weight.shape[1], facts["identity"]["teacher_dtype"]
     size = forecast(data, width, dtype)
     room(folder, size)
-    head = {"weight": teacher.head.weight, "bias": teacher.head.bias}
-    kept = {key: value.detach().contiguous() for key, value in head.items() if value is not None}
     names = ["head.safetensors"]
     with atomic_path(folder / names[0]) as part:
-        save_file({key: value.cpu() for key, value in kept.items()}, part)
+        save_file(head_tensors(teacher.head), part)
     with tqdm(total=size["tokens"], unit=" tokens", disable=None) as bar:
         for number, (first, last) in enumerate(shards(data, width, dtype)):
             names.append(f"shard-{number:05d}.safetensors")
@@ -191,14 +212,22 @@ def write(folder: Path, teacher: Any, data: Sequences, pad: int, facts: dict[str
             with atomic_path(folder / names[-1]) as part:
                 save_file(tensors, part, {"identity": content(tensors, name)})
     files = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
-    write_json(folder / MANIFEST, facts | size | {"files": files})
+    write_json(folder / MANIFEST, {**facts, **size, "files": files})
     return size["tokens"]
+
+
+def head_tensors(head: Head) -> dict[str, Tensor]:
+    """The head's weight and, if it has one, its bias, as they are stored."""
+    found = {"weight": head.weight, "bias": head.bias}
+    return {
+        name: tensor.detach().contiguous().cpu()
+        for name, tensor in found.items()
+        if tensor is not None
+    }
 
 
 def content(tensors: Mapping[str, Tensor], name: str) -> str:
     """Hex digest of a shard's tensors and its cache's name: a rerun knows what is whole by it."""
-    import torch
-
     found = hashlib.sha256(name.encode())
     for key, tensor in sorted(tensors.items()):
         found.update(key.encode())
@@ -208,8 +237,6 @@ def content(tensors: Mapping[str, Tensor], name: str) -> str:
 
 def _finished(path: Path, name: str) -> bool:
     """Whether a shard of this cache is there, whole and as it was written."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as shard:
             found = (shard.metadata() or {}).get("identity")
@@ -238,28 +265,29 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="instruction data, JSON lines")
     parser.add_argument("--text", type=Path, help="teacher's answers, in place of the data's")
     parser.add_argument("--run", required=True, help="name of the run in cost files")
-    keys = "family, max_length, teacher_dtype, device"
+    keys = ", ".join(field.name for field in fields(CacheSettings))
     parser.add_argument("--settings", required=True, help=f"JSON: {keys}")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    settings = json.loads(args.settings)
-    stage = Stage("cache", args.run, settings)
+    settings = settings_of(CacheSettings, json.loads(args.settings))
+    stage = Stage("cache", args.run, asdict(settings))
     with folder_lock(args.output):
         with start_up():
-            from atkd.data import sequences
-            from atkd.models import checkpoints, tokenizers
-
             checkpoints.set_up(0)
-            device = checkpoints.pick_device(settings["device"])
-            tokenizer = tokenizers.open_tokenizer({"folder": str(args.teacher)}, settings["family"])
-            length, text = settings["max_length"], args.text and str(args.text)
-            data = sequences.instructions(str(args.data), tokenizer, length, text)
+            device = checkpoints.pick_device(settings.device)
+            tokenizer = tokenizers.open_tokenizer({"folder": str(args.teacher)}, settings.family)
+            text = str(args.text) if args.text else None
+            data = instructions(str(args.data), tokenizer, settings.max_length, text)
             checkpoints.check_weights(args.teacher)
-            model = checkpoints.load(args.teacher, device, settings["teacher_dtype"])
+            model = checkpoints.load(args.teacher, device, settings.teacher_dtype)
             checkpoints.check_head(model, len(tokenizer))
-            facts = {"identity": identity(args.teacher, args.data, args.text, settings)}
-            facts |= {"max_length": length, "samples": len(data), "too_long": data.too_long}
         stage.ready()
+        facts = {
+            "identity": identity(args.teacher, args.data, args.text, settings.teacher_dtype),
+            "max_length": settings.max_length,
+            "samples": len(data),
+            "too_long": data.too_long,
+        }
         teacher = LiveTeacher(model, len(tokenizer))
         count = write(args.output, teacher, data, tokenizer.pad_token_id, facts)
         stage.write(args.output / "provenance.json", device=device, tokens=count)

@@ -87,8 +87,8 @@ def open_cache(
     if not args.teacher:
         raise InputError("--teacher: missing; the teacher whose cache is given is needed beside it")
     text = Path(args.text) if args.text else None
-    facts = {"teacher_dtype": settings["compute"]["teacher_dtype"]}
-    wanted = teacher_cache.identity(Path(args.teacher), Path(args.data), text, facts)
+    dtype = settings["compute"]["teacher_dtype"]
+    wanted = teacher_cache.identity(Path(args.teacher), Path(args.data), text, dtype)
     found = teacher_cache.CachedTeacher(Path(args.cache), wanted, device)
     length = settings["training"]["max_length"]
     if found.max_length < length:
@@ -153,7 +153,7 @@ def supply_of(
 ) -> Supply:
     """Micro-batches of fixed sequences, or of a mixture with the student's own answers."""
     from atkd.data.sequences import Fixed
-    from atkd.training.on_policy import Mixture
+    from atkd.training.on_policy import Mixture, StudentText
 
     fixed = Fixed(data, tokenizer.pad_token_id, str(state.run.device))
     if made.student_fraction == 0:
@@ -163,7 +163,8 @@ def supply_of(
         return state.run.unwrap_model(state.module).model
 
     autocast, switches = state.run.autocast, made.sample_switches
-    return Mixture(fixed, student, tokenizer, made.settings, max_length, seed, autocast, switches)
+    how = StudentText.of(made.settings)
+    return Mixture(fixed, student, tokenizer, how, max_length, seed, autocast, switches)
 
 
 class Job(NamedTuple):

@@ -2,9 +2,9 @@
 
 `generate` is deterministic for a seed across processes. Every open-ended row carries `skill`,
 `facts` (subject, relation, value), `keys` (what it asks, for the leak test) and `grammar` (all
-valid answers with their probabilities), so `sample`, `log_probability`, `next_words` and `grade`
-need the row alone. References of evaluation rows are samples, not the likeliest wording: bits per
-byte then estimate the true cross-entropy, and copying one wording is not rewarded.
+valid answers with their probabilities), so the functions of `grammar` and `grader` need the
+row alone. References of evaluation rows are samples, not the likeliest wording: bits per byte then
+estimate the true cross-entropy, and copying one wording is not rewarded.
 `python -m atkd world --show 5` prints items with the probabilities and grades of some answers.
 """
 
@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from atkd.config import schema
 from atkd.runtime.files import InputError
+from atkd.tasks import TASKS
 from atkd.world.exams import (
     SUBJECTS,
     SUBTASKS,
@@ -30,38 +32,16 @@ from atkd.world.exams import (
     question,
     reading,
 )
-from atkd.world.grader import Grade, grade
-from atkd.world.grammar import log_probability, next_words, sample
-from atkd.world.skills import Maker
+from atkd.world.grader import grade
+from atkd.world.grammar import log_probability, sample
+from atkd.world.skills import GROUPS, Maker, passage
 from atkd.world.universe import Universe, build
-from atkd.world.wording import passage
 
 Row = dict[str, Any]
 TRIES = 20000
-GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm", "unseen")
-KNOWN = ["fact", "pair", "describe", "portrait", "compare", "check", "place", "thing", "hop"]
-CONTEXT = ["extract", "rewrite", "list", "count", "sort", "choose", "convert", "opposite"]
-TRAINED = dict.fromkeys([*KNOWN, *CONTEXT, "then"], 1) | {"fact": 4, "pair": 2, "then": 2}
-DIALOGUE = dict.fromkeys([*KNOWN, *CONTEXT], 1)
-UNSEEN = ("gift", "meet", "reverse")
-MIX = {
-    "dolly": [*KNOWN, "extract", "opposite"],
-    "selfinst": CONTEXT,
-    "vicuna": ["triple", "triple", "describe", "portrait", "place", "thing"],
-    "koala": [*KNOWN, *CONTEXT],
-    "wizardlm": ["then"],
-    "unseen": list(UNSEEN),
-}
-# Setting: default, least and most; an integer where the default is one.
-SETTINGS: dict[str, tuple[float, float, float]] = {
-    "people": (10, 4, 32), "towns": (4, 2, 8), "things": (4, 2, 10), "held_out": (0.25, 0, 0.5),
-    "pretrain": (12000, 1, 10**7), "train": (3000, 1, 10**7), "items": (80, 1, 10**4),
-    "understanding_items": (112, 1, 10**4), "subtask_items": (20, 1, 10**4),
-    "exam_share": (0.2, 0, 1), "dialogue_share": (0.4, 0, 1), "human_share": (0.1, 0, 1),
-}  # fmt: skip
-__all__ = [
-    "SETTINGS", "Grade", "World", "generate", "grade", "log_probability", "next_words", "sample"
-]  # fmt: skip
+# What requests are drawn from, each as often as its weight says.
+DIALOGUE = dict.fromkeys([*GROUPS["known"], *GROUPS["context"]], 1)
+TRAINED = DIALOGUE | {"fact": 4, "pair": 2, "then": 2}
 
 
 @dataclass(frozen=True)
@@ -74,23 +54,37 @@ class World:
     universe: Universe
 
 
-def generate(settings: Row | None = None, seed: int = 1) -> World:
-    """The whole world for a seed; `settings` overrides defaults, InputError names a bad one."""
+def generate(settings: Mapping[str, Any] | None = None, seed: int = 1) -> World:
+    """The whole world for a seed; `settings` overrides defaults; InputError names a bad one."""
     return Builder(checked(settings or {}), seed).world()
 
 
-def checked(settings: Row) -> Row:
-    """The settings with defaults filled in."""
+def checked(settings: Mapping[str, Any]) -> Row:
+    """The settings with defaults filled in; InputError names a bad one.
+
+    Ranges and defaults are those of `$defs.world` in the configuration's schema.
+    """
+    rows = schema()["$defs"]["world"]["properties"]
     for name, value in settings.items():
-        if name not in SETTINGS:
-            known = ", ".join(SETTINGS)
+        if name not in rows:
+            known = ", ".join(rows)
             raise InputError(f"data.settings.{name}: found unknown key; expected one of {known}")
-        default, least, most = SETTINGS[name]
-        whole = isinstance(default, int)
+        least, most = rows[name]["minimum"], rows[name]["maximum"]
+        whole = rows[name]["type"] == "integer"
         if type(value) not in ((int,) if whole else (int, float)) or not least <= value <= most:
             what = f"{'an integer' if whole else 'a number'} from {least} to {most}"
             raise InputError(f"data.settings.{name}: found {value!r}; expected {what}")
-    return {name: row[0] for name, row in SETTINGS.items()} | settings
+    return {name: row["default"] for name, row in rows.items()} | dict(settings)
+
+
+def open_tasks() -> list[str]:
+    """The tasks of open-ended requests."""
+    return [name for name, row in TASKS.items() if row.skills]
+
+
+def skills_of(task: str) -> list[str]:
+    """The skills a task is drawn from, groups taken apart."""
+    return [skill for name in TASKS[task].skills for skill in GROUPS.get(name, (name,))]
 
 
 class Builder:
@@ -98,8 +92,9 @@ class Builder:
 
     def __init__(self, settings: Row, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        sizes = [settings[name] for name in ("people", "towns", "things")]
-        self.universe = build(self._rng("universe"), *sizes)
+        self.universe = build(
+            self._rng("universe"), settings["people"], settings["towns"], settings["things"]
+        )
         self.held = self._hold_out(self._rng("held out"))
         self.taken: set[str] = set()
 
@@ -117,19 +112,24 @@ class Builder:
 
     def world(self) -> World:
         """All parts, in an order that keeps evaluation items out of the rest."""
-        tasks = {name: self._open_task(name) for name in GENERATION}
-        tasks |= {"mmlu": self._mmlu(), "drop": self._drop(), "bbh": self._bbh()}
+        exams = {"mmlu": self._choices, "drop": self._readings, "bbh": self._puzzles}
+        tasks = {name: self._open_task(name) for name in open_tasks()}
+        for name, row in TASKS.items():
+            if row.items in exams:
+                made = exams[row.items](name)
+                tasks[name] = [{"id": f"{name}-{i}"} | row for i, row in enumerate(made)]
         train = self._train()
         return World(self._pretrain(), train, tasks, self.universe)
 
     def _open_task(self, task: str) -> list[Row]:
-        maker = Maker(self.universe, self._rng(task), asks=int(task == "koala"))
+        maker = Maker(self.universe, self._rng(task), TASKS[task].paraphrased)
+        skills = skills_of(task)
         rows: list[Row] = []
         asked: set[str] = set()
         for _ in range(TRIES):
             if len(rows) == self.settings["items"]:
                 return rows
-            row = maker.make(maker.rng.choice(MIX[task]))
+            row = maker.make(maker.rng.choice(skills))
             name = f"{row['instruction']} {row['input']}"
             if name in asked or not self._unseen(row):
                 continue
@@ -144,10 +144,13 @@ class Builder:
     def _free(self, row: Row) -> bool:
         return not any(key in self.held or key in self.taken for key in row["keys"])
 
-    def _items(self, rng: random.Random, skills: Row, asks: int = 0) -> Iterator[Row]:
-        maker = Maker(self.universe, rng, asks)
+    def _items(
+        self, rng: random.Random, weights: Mapping[str, int], paraphrased: bool = False
+    ) -> Iterator[Row]:
+        maker = Maker(self.universe, rng, paraphrased)
         while True:
-            row = maker.make(rng.choices(list(skills), list(skills.values()))[0])
+            (skill,) = rng.choices(list(weights), list(weights.values()))
+            row = maker.make(skill)
             if self._free(row):
                 yield row
 
@@ -155,18 +158,16 @@ class Builder:
         rows = self._items(self._rng("train"), TRAINED)
         return [{"id": f"train-{i}"} | next(rows) for i in range(self.settings["train"])]
 
-    def _mmlu(self) -> list[Row]:
+    def _choices(self, task: str) -> list[Row]:
         tests = -(-self.settings["understanding_items"] // len(SUBJECTS))
         rows: list[Row] = []
-        for name, count, held in (("dev", 5, False), ("test", tests, True)):
+        for split, count, held in (("dev", TASKS[task].shots, False), ("test", tests, True)):
             for subject in SUBJECTS:
-                rng = self._rng(f"mmlu/{name}/{subject}")
-                made = partial(self._question, rng, subject, held)
-                rows += [
-                    {"split": name} | row
-                    for row in self._distinct(made, count, "understanding_items")
-                ]
-        return [{"id": f"mmlu-{i}"} | row for i, row in enumerate(rows)]
+                rng = self._rng(f"{task}/{split}/{subject}")
+                make = partial(self._question, rng, subject, held)
+                found = self._distinct(make, count, "understanding_items")
+                rows += [{"split": split} | row for row in found]
+        return rows
 
     def _question(self, rng: random.Random, subject: str, held: bool) -> Row:
         return question(self.universe, rng, subject, lambda key: (key in self.held) == held)
@@ -183,23 +184,21 @@ class Builder:
                 rows.append(row)
         raise scarce(setting, len(rows), count, "exam")
 
-    def _drop(self) -> list[Row]:
-        rng = self._rng("drop")
-        count = self.settings["understanding_items"] + 3
-        rows = self._distinct(partial(reading, rng), count, "understanding_items")
-        return [{"id": f"drop-{i}"} | row for i, row in enumerate(rows)]
+    def _readings(self, task: str) -> list[Row]:
+        count = self.settings["understanding_items"] + TASKS[task].shots
+        return self._distinct(partial(reading, self._rng(task)), count, "understanding_items")
 
-    def _bbh(self) -> list[Row]:
+    def _puzzles(self, task: str) -> list[Row]:
         rows: list[Row] = []
-        for task in SUBTASKS:
-            rng = self._rng(f"bbh/{task}")
-            count = self.settings["subtask_items"] + 3
-            rows += self._distinct(partial(puzzle, rng, task), count, "subtask_items")
-        return [{"id": f"bbh-{i}"} | row for i, row in enumerate(rows)]
+        count = self.settings["subtask_items"] + TASKS[task].shots
+        for subtask in SUBTASKS:
+            make = partial(puzzle, self._rng(f"{task}/{subtask}"), subtask)
+            rows += self._distinct(make, count, "subtask_items")
+        return rows
 
     def _pretrain(self) -> list[Row]:
         rng = self._rng("pretrain")
-        dialogues = [self._items(rng, DIALOGUE, asks) for asks in (0, 1)]
+        dialogues = [self._items(rng, DIALOGUE, paraphrased) for paraphrased in (False, True)]
         texts = []
         for _ in range(self.settings["pretrain"]):
             pick = rng.random() - self.settings["exam_share"]
@@ -212,12 +211,12 @@ class Builder:
         return [{"id": f"pretrain-{i}", "text": text} for i, text in enumerate(texts)]
 
     def _dialogue(self, rng: random.Random, items: Sequence[Iterator[Row]]) -> str:
-        style = int(rng.random() >= self.settings["human_share"])
+        named = rng.random() < self.settings["human_share"]
         row = next(items[rng.randrange(2)])
         ask = f"{row['instruction']} {row['input']}".strip()
-        return (
-            f"{ask}\n{row['output']}" if style else f"Human:\n{ask}\n\nAssistant:\n{row['output']}"
-        )
+        if named:
+            return f"Human:\n{ask}\n\nAssistant:\n{row['output']}"
+        return f"{ask}\n{row['output']}"
 
     def _prose(self, rng: random.Random) -> str:
         facts = self.universe.facts
@@ -233,7 +232,7 @@ class Builder:
             return mmlu_text(self._fresh(partial(self._question, rng, subject, False), 3))
         if form == 1:
             return plain_text(self._fresh(partial(reading, rng), 3))
-        task = rng.choice(SUBTASKS)
+        task = rng.choice(list(SUBTASKS))
         return plain_text(self._fresh(partial(puzzle, rng, task), 4))
 
     def _fresh(self, make: Callable[[], Row], count: int) -> list[Row]:
@@ -253,6 +252,17 @@ def scarce(setting: str, found: int, wanted: int, what: str) -> InputError:
     )
 
 
+def show_open(rows: Sequence[Row], count: int, seed: int) -> None:
+    """Prints requests, each with the reference, another wording and another item's answer."""
+    for row, after in list(pairwise(rows))[:count]:
+        print(f"{row['instruction']} {row['input']}")
+        wording = sample(row, random.Random(seed))
+        for answer in (row["output"], wording, after["output"]):
+            chance, found = math.exp(log_probability(row, answer)), grade(row, answer)
+            counts = f"{len(found.right)} right, {len(found.wrong)} wrong"
+            print(f"  p={chance:.2g}, {counts}, {len(found.omitted)} omitted: {answer}")
+
+
 def main() -> None:
     """Shows items; of open-ended ones the reference, another wording and another item's answer."""
     parser = argparse.ArgumentParser(description="Shows items of the embedded world.")
@@ -261,13 +271,8 @@ def main() -> None:
     given = parser.parse_args()
     for task, rows in generate({"pretrain": 1, "train": 1}, given.seed).tasks.items():
         print(f"== {task}")
-        if task not in GENERATION:
-            print((mmlu_text if task == "mmlu" else plain_text)(rows[: given.show]))
-            continue
-        for row, after in list(pairwise(rows))[: given.show]:
-            print(f"{row['instruction']} {row['input']}")
-            wording = sample(row, random.Random(given.seed))
-            for answer in (row["output"], wording, after["output"]):
-                chance, found = math.exp(log_probability(row, answer)), grade(row, answer)
-                counts = f"{len(found.right)} right, {len(found.wrong)} wrong"
-                print(f"  p={chance:.2g}, {counts}, {len(found.omitted)} omitted: {answer}")
+        if task in open_tasks():
+            show_open(rows, given.show, given.seed)
+        else:
+            text = mmlu_text if TASKS[task].items == "mmlu" else plain_text
+            print(text(rows[: given.show]))

@@ -6,25 +6,25 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from atkd.world.skills import passage
 from atkd.world.universe import (
     GUESTS,
     NUMBER_WORDS,
     OPPOSITES,
     PUZZLED,
     VALUES,
+    Fact,
     Universe,
     called,
     draw,
     other,
 )
-from atkd.world.wording import passage
 
 Row = dict[str, Any]
 SUBJECTS = {
     "work": {"job"}, "homes": {"town"}, "habits": {"food", "pet"}, "places": {"country", "product"},
     "things": {"color", "material"}, "words": set(), "numbers": set(),
 }  # fmt: skip
-SUBTASKS = ("boolean", "larger", "last_thing", "counting", "kinds")
 
 
 def question(
@@ -35,7 +35,7 @@ def question(
         return larger(rng)
     if subject == "words":
         word = rng.choice(VALUES["opposite"])
-        fact = (word, "opposite", OPPOSITES[word])
+        fact = Fact(word, "opposite", OPPOSITES[word])
         text = f"What is the opposite of {word}?"
     else:
         names = [
@@ -45,55 +45,82 @@ def question(
             if wanted(f"{key}.{relation}")
         ]
         fact = universe.fact(*rng.choice(names))
-        text = f"What is the {fact[1]} of {called(fact[0])}?"
-    choices = [fact[2], *other(rng, fact, 3)]
+        text = f"What is the {fact.relation} of {called(fact.subject)}?"
+    choices = [fact.value, *other(rng, fact, 3)]
     rng.shuffle(choices)
-    row = {"subject": subject, "question": text, "choices": choices}
-    return row | {"answer": choices.index(fact[2])}
+    answer = choices.index(fact.value)
+    return {"subject": subject, "question": text, "choices": choices, "answer": answer}
 
 
 def larger(rng: random.Random) -> Row:
     """A question on the largest of four numbers."""
     numbers = [str(number) for number in rng.sample(range(10, 60), 4)]
     answer = numbers.index(max(numbers))
-    row = {"subject": "numbers", "question": "Which number is the largest?"}
-    return row | {"choices": numbers, "answer": answer}
+    text = "Which number is the largest?"
+    return {"subject": "numbers", "question": text, "choices": numbers, "answer": answer}
 
 
 def reading(rng: random.Random) -> Row:
     """A short passage on invented guests and a question with a number or one word as answer."""
     first, second = rng.sample(list(GUESTS), 2)
     shared = rng.choice(("age", "town", "job", "pet"))
-    facts = [(first, shared, draw(rng, shared)), (second, shared, draw(rng, shared))]
+    facts = [Fact(guest, shared, draw(rng, shared)) for guest in (first, second)]
     text = passage(facts, rng)
     asked = rng.choice(facts)
-    question = f"What is the {shared} of {asked[0]}?"
-    return {"passage": text, "question": question, "answers": [asked[2]]}
+    question = f"What is the {shared} of {asked.subject}?"
+    return {"passage": text, "question": question, "answers": [asked.value]}
+
+
+Puzzle = tuple[str, str]  # how a text begins, and the one word that ends it
 
 
 def puzzle(rng: random.Random, task: str) -> Row:
     """One row of a reasoning subtask with a one-word target."""
     things = rng.sample(VALUES["item"], rng.randint(2, 5))
-    if task == "boolean":
-        words = [rng.choice(("true", "false", "not true", "not false")) for _ in range(3)]
-        links = [rng.choice(("and", "or")) for _ in range(2)]
-        text = f"{words[0]} {links[0]} {words[1]} {links[1]} {words[2]}"
-        target = str(truth(text.split())).lower()
-        text += " is"
-    elif task == "larger":
-        one, two = rng.sample(range(10, 60), 2)
-        text, target = f"the larger of {one} and {two} is", str(max(one, two))
-    elif task == "last_thing":
-        text, target = f"the last of {', '.join(things)} is", things[-1]
-    elif task == "counting":
-        text, target = f"the count of {', '.join(things)} is", NUMBER_WORDS[len(things)]
-    else:
-        name = rng.choice(PUZZLED)
-        target = rng.choice(VALUES[name])
-        words = [target, *things[:2]]
-        rng.shuffle(words)
-        text = f"the {name} in {', '.join(words)} is"
-    return {"task": task, "input": text, "target": target}
+    text, target = SUBTASKS[task](rng, things)
+    return {"task": task, "input": f"{text} is", "target": target}
+
+
+def boolean(rng: random.Random, things: Sequence[str]) -> Puzzle:
+    """The value of a short logical expression."""
+    words = [rng.choice(("true", "false", "not true", "not false")) for _ in range(3)]
+    links = [rng.choice(("and", "or")) for _ in range(2)]
+    text = f"{words[0]} {links[0]} {words[1]} {links[1]} {words[2]}"
+    return text, str(truth(text.split())).lower()
+
+
+def larger_of_two(rng: random.Random, things: Sequence[str]) -> Puzzle:
+    """The larger of two numbers."""
+    one, two = rng.sample(range(10, 60), 2)
+    return f"the larger of {one} and {two}", str(max(one, two))
+
+
+def last_thing(rng: random.Random, things: Sequence[str]) -> Puzzle:
+    """The last of a series."""
+    return f"the last of {', '.join(things)}", things[-1]
+
+
+def counting(rng: random.Random, things: Sequence[str]) -> Puzzle:
+    """How many there are."""
+    return f"the count of {', '.join(things)}", NUMBER_WORDS[len(things)]
+
+
+def kinds(rng: random.Random, things: Sequence[str]) -> Puzzle:
+    """The one word that is of a kind."""
+    name = rng.choice(PUZZLED)
+    target = rng.choice(VALUES[name])
+    words = [target, *things[:2]]
+    rng.shuffle(words)
+    return f"the {name} in {', '.join(words)}", target
+
+
+SUBTASKS: dict[str, Callable[[random.Random, Sequence[str]], Puzzle]] = {
+    "boolean": boolean,
+    "larger": larger_of_two,
+    "last_thing": last_thing,
+    "counting": counting,
+    "kinds": kinds,
+}
 
 
 def truth(words: Sequence[str]) -> bool:

@@ -1,7 +1,4 @@
-"""A small seeded universe: the words for its values, who is who, and draws of true and false facts.
-
-A fact is (subject, relation, value); `build` draws all of them for a seed.
-"""
+"""A small seeded universe: words for values, who is who, and draws of true and false facts."""
 
 from __future__ import annotations
 
@@ -9,8 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-Fact = tuple[str, str, str]
+
+class Fact(NamedTuple):
+    """What is, or is said to be, the `relation` of `subject`."""
+
+    subject: str
+    relation: str
+    value: str
 
 
 def words(text: str) -> list[str]:
@@ -74,7 +78,7 @@ class Universe:
 
     def fact(self, subject: str, relation: str) -> Fact:
         """The fact that answers `relation` of `subject`."""
-        return subject, relation, self.facts[subject][relation]
+        return Fact(subject, relation, self.facts[subject][relation])
 
 
 def build(rng: random.Random, people: int, towns: int, things: int) -> Universe:
@@ -89,7 +93,7 @@ def build(rng: random.Random, people: int, towns: int, things: int) -> Universe:
         facts[place]["country"] = rng.choice(VALUES["country"])
     for item in items:
         facts[item] = {name: rng.choice(VALUES[name]) for name in ITEM_RELATIONS[:2]}
-        facts[item]["price"] = str(5 * rng.randint(1, 12))
+        facts[item]["price"] = draw(rng, "price")
     return Universe(facts, tuple(names), tuple(places), tuple(items))
 
 
@@ -97,9 +101,12 @@ def person(
     rng: random.Random, name: str, names: Sequence[str], towns: Sequence[str]
 ) -> dict[str, str]:
     """Random attributes of a person; the friend is another of `names`."""
-    found = {key: rng.choice(VALUES[key]) for key in ("job", "pet", "food", "hobby")}
-    found |= {"town": rng.choice(towns), "age": str(rng.randint(20, 59))}
-    return found | {"friend": rng.choice([other for other in names if other != name])}
+    return {
+        **{key: rng.choice(VALUES[key]) for key in ("job", "pet", "food", "hobby")},
+        "town": rng.choice(towns),
+        "age": draw(rng, "age"),
+        "friend": rng.choice([other for other in names if other != name]),
+    }
 
 
 def relations(universe: Universe, subject: str) -> tuple[str, ...]:
@@ -113,15 +120,17 @@ def draw(rng: random.Random, relation: str) -> str:
     """A random value of a relation."""
     if relation == "age":
         return str(rng.randint(20, 59))
-    return str(5 * rng.randint(1, 12)) if relation == "price" else rng.choice(VALUES[relation])
+    if relation == "price":
+        return str(5 * rng.randint(1, 12))
+    return rng.choice(VALUES[relation])
 
 
 def other(rng: random.Random, fact: Fact, count: int) -> list[str]:
     """Distinct false values of a fact's relation."""
     found: list[str] = []
     while len(found) < count:
-        value = draw(rng, fact[1])
-        if value not in (fact[0], fact[2], *found):
+        value = draw(rng, fact.relation)
+        if value not in (fact.subject, fact.value, *found):
             found.append(value)
     return found
 

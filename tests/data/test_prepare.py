@@ -17,6 +17,7 @@ import pytest
 
 from atkd.data import prepare, sources
 from atkd.runtime.files import InputError, read_json, read_jsonl
+from atkd.tasks import AVERAGES, TASKS, File, Task
 
 GENERATION = {"instruction": "Name a town.", "output": "Oslo."}
 TRAIN = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(20)]
@@ -95,6 +96,22 @@ def test_evaluation_items_leave_training(root: Path, tmp_path: Path) -> None:
     assert "evaluation items found in training and removed: 3" in manifest["notes"]
     with pytest.raises(InputError, match=r"'train-20' is an item of koala \(3 such rows\)"):
         prepared(root, tmp_path / "out", overlap="refuse")
+
+
+def test_a_new_task_with_files_is_a_row(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = (File("poems/dev.jsonl", "dev"), File("poems/test.jsonl", "test"))
+    row = Task("Poems", "rouge_l", "", fields=("ask", "output"), asks=("ask",), files=files)
+    monkeypatch.setitem(TASKS, "poems", row)
+    for split in ("dev", "test"):
+        rows = [{"ask": f"Say {n}.", "output": split} for n in range(2)]
+        write(root / f"data/poems/{split}.jsonl", rows)
+    manifest = prepared(root, tmp_path / "out")
+    assert manifest["files"]["tasks/poems.jsonl"]["rows"] == 4
+    assert "evaluation items found in training and removed: 2" in manifest["notes"]
+    with pytest.raises(InputError, match="tasks: found 'peoms', expected one of dolly"):
+        prepare.canonical("peoms", [("here", {})])
 
 
 def test_blank_pages_are_left_out(root: Path, tmp_path: Path) -> None:
@@ -256,10 +273,9 @@ def test_download_resumes_and_verifies(server: str, tmp_path: Path) -> None:
 
 
 def test_world_is_canonical(tmp_path: Path) -> None:
-    pytest.importorskip("atkd.world", reason="the embedded world is not there yet")
     manifest = prepare.prepare("world", {}, 1, tmp_path / "out")
     assert "evaluation items found in training and removed: 0" in manifest["notes"]
-    assert {f"tasks/{name}.jsonl" for name in prepare.TASKS} <= set(manifest["files"])
+    assert {f"tasks/{name}.jsonl" for name in AVERAGES["average"]} <= set(manifest["files"])
 
 
 def test_real_counts(tmp_path: Path) -> None:
@@ -268,7 +284,7 @@ def test_real_counts(tmp_path: Path) -> None:
     limits = {"pretrain": 100_000}
     manifest = prepare.prepare("local", {"limits": limits}, 1, tmp_path / "out")
     rows = {name: facts["rows"] for name, facts in manifest["files"].items()}
-    tasks = {name: rows[f"tasks/{name}.jsonl"] for name in prepare.TASKS}
+    tasks = {name: rows[f"tasks/{name}.jsonl"] for name in AVERAGES["average"]}
     assert tasks == {
         "dolly": 500,
         "selfinst": 242,

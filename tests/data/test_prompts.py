@@ -12,8 +12,10 @@ import pytest
 from helpers import ROOT
 
 from atkd.data import prepare, prompts
+from atkd.data.template import template
 from atkd.models import tokenizers
 from atkd.runtime.files import InputError, read_json, read_jsonl, sha256, write_json, write_jsonl
+from atkd.tasks import AVERAGES, TASKS, Task
 from atkd.world import builder
 
 GOLDEN = ROOT / "tests/golden"
@@ -76,9 +78,14 @@ def tokenizer() -> Any:
     return tokenizers.train_tokenizer("opt", CORPUS, 290)
 
 
+def built(task: str, rows: list, tokenizer: Any, settings: dict[str, Any]) -> Any:
+    """Prompt rows and counts."""
+    return prompts.build(task, rows, tokenizer, prompts.PromptSettings.of(settings))
+
+
 @pytest.mark.parametrize("task", ROWS)
 def test_golden(task: str, tokenizer: Any, tmp_path: Path) -> None:
-    made, _ = prompts.build(task, ROWS[task](), tokenizer, {"shots": SHOTS, "context": 2048})
+    made, _ = built(task, ROWS[task](), tokenizer, {"shots": SHOTS, "context": 2048})
     path = GOLDEN / f"prompts_{task}.jsonl"
     if os.environ.get("ATKD_UPDATE_GOLDEN"):
         write_jsonl(path, made)
@@ -89,28 +96,21 @@ def test_golden_of_the_world(tokenizer: Any) -> None:
     """The first prompts of each of the eight tasks, with the default shots, of a small world."""
     sizes = {"pretrain": 1, "train": 1, "items": 2, "understanding_items": 6, "subtask_items": 1}
     found = builder.generate(sizes, seed=1).tasks
-    made = [{"task": task} | row for task in prepare.TASKS
-            for row in prompts.build(task, found[task], tokenizer, {})[0][:2]]  # fmt: skip
+    made = [{"task": task} | row for task in AVERAGES["average"]
+            for row in built(task, found[task], tokenizer, {})[0][:2]]  # fmt: skip
     path = GOLDEN / "prompts_world.jsonl"
     if os.environ.get("ATKD_UPDATE_GOLDEN"):
         write_jsonl(path, made)
     assert made == list(read_jsonl(path)), "set ATKD_UPDATE_GOLDEN=1 if the change is meant"
 
 
-def test_template() -> None:
-    assert prompts.template("Sort:", "b a") == "Human:\nSort: b a\n\nAssistant:\n"
-    assert prompts.template("Say it.") == "Human:\nSay it.\n\nAssistant:\n"
-
-
 def test_shots_are_dropped_to_fit(tokenizer: Any) -> None:
-    whole, _ = prompts.build("mmlu", mmlu_rows(), tokenizer, {"shots": SHOTS})
+    whole, _ = built("mmlu", mmlu_rows(), tokenizer, {"shots": SHOTS})
     context = whole[0]["tokens"] + 2  # its longest answer is 2 tokens
     settings = {"shots": SHOTS, "context": context}
-    fits, counts = prompts.build("mmlu", mmlu_rows(), tokenizer, settings)
+    fits, counts = built("mmlu", mmlu_rows(), tokenizer, settings)
     assert fits[0]["shots"] == 2 and fits[0]["prompt"] == whole[0]["prompt"]
-    tight, counts = prompts.build(
-        "mmlu", mmlu_rows(), tokenizer, settings | {"context": context - 1}
-    )
+    tight, counts = built("mmlu", mmlu_rows(), tokenizer, settings | {"context": context - 1})
     assert tight[0]["shots"] == 1 and tight[0]["tokens"] <= context - 3
     assert tight[0]["prompt"] == whole[0]["prompt"].replace(
         "Question 1?\nA. w\nB. x\nC. y\nD. z\nAnswer: B\n\n", ""
@@ -124,7 +124,7 @@ def test_shots_are_dropped_to_fit(tokenizer: Any) -> None:
 def test_long_prompts_keep_their_cue(tokenizer: Any) -> None:
     row = open_rows()[0] | {"instruction": "word " * 300, "output": "yes " * 200}
     settings = {"context": 120, "max_new_tokens": {"generation": 40}}
-    made, counts = prompts.build("dolly", [row], tokenizer, settings)
+    made, counts = built("dolly", [row], tokenizer, settings)
     assert counts["prompts_cut"] == counts["references_cut"] == 1
     prompt = made[0]["prompt"]
     assert prompt.startswith("Human:\nword word") and prompt.endswith("\n\nAssistant:\n")
@@ -133,7 +133,7 @@ def test_long_prompts_keep_their_cue(tokenizer: Any) -> None:
     ids = tokenizers.encode_response(tokenizer, made[0]["response"], eos=False)
     assert made[0]["tokens"] + len(ids) <= 120 and made[0]["bytes"] == len(made[0]["response"])
     drop = [r | {"passage": f"{r['id']} begins " + "long " * 200} for r in drop_rows()]
-    made, counts = prompts.build("drop", drop, tokenizer, settings | {"shots": {"drop": 1}})
+    made, counts = built("drop", drop, tokenizer, settings | {"shots": {"drop": 1}})
     assert counts["prompts_cut"] == len(made) and made[0]["shots"] == 0
     assert made[0]["prompt"].endswith("?\nAnswer:") and made[0]["tokens"] <= 112
 
@@ -145,7 +145,7 @@ def test_draws_are_seeded_and_even(tokenizer: Any) -> None:
     ]
 
     def draw(limit: int, seed: int) -> list[dict[str, Any]]:
-        return prompts.build("bbh", rows, tokenizer, {"limit": {"bbh": limit}, "seed": seed})[0]
+        return built("bbh", rows, tokenizer, {"limit": {"bbh": limit}, "seed": seed})[0]
 
     first = draw(12, 1)
     assert first == draw(12, 1) != draw(12, 2)
@@ -180,7 +180,27 @@ def test_draws_are_seeded_and_even(tokenizer: Any) -> None:
 )
 def test_bad_input(task: str, rows: list, settings: dict, message: str, tokenizer: Any) -> None:
     with pytest.raises(InputError, match=message):
-        prompts.build(task, rows, tokenizer, settings)
+        built(task, rows, tokenizer, settings)
+
+
+def test_settings_take_the_tasks_rows_where_they_say_nothing() -> None:
+    bare = prompts.PromptSettings()
+    for task, row in TASKS.items():
+        assert (bare.shots_of(task), bare.new_tokens_of(task)) == (row.shots, row.new_tokens)
+    given = prompts.PromptSettings.of({"max_new_tokens": {"generation": 9, "koala": 5, "bbh": 7}})
+    found = {task: given.new_tokens_of(task) for task in TASKS}
+    assert found == dict.fromkeys(TASKS, 9) | {"koala": 5, "mmlu": 2, "drop": 8, "bbh": 7}
+    with pytest.raises(InputError, match="settings: found 'contxt', expected tasks, template, "):
+        prompts.PromptSettings.of({"contxt": 3})
+
+
+def test_a_new_open_ended_task_is_a_row(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "riddles", Task("Riddles", "rouge_l", "", new_tokens=20))
+    made, _ = built("riddles", open_rows(), tokenizer, {})
+    assert [row["max_new_tokens"] for row in made] == [20, 20]
+    assert made[0]["prompt"] == template("Name a town.")
+    with pytest.raises(InputError, match="found 'ridles', expected one of dolly, "):
+        built("ridles", open_rows(), tokenizer, {})
 
 
 def test_command_line(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +217,7 @@ def test_command_line(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.Monkey
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert set(summary) == set(ROWS) and summary["mmlu"]["documents"] == 4
     made = list(read_jsonl(tmp_path / "out/mmlu.jsonl"))
-    wanted = prompts.build("mmlu", mmlu_rows(), tokenizer, json.loads(settings))[0]
+    wanted = built("mmlu", mmlu_rows(), tokenizer, json.loads(settings))[0]
     assert made == wanted
 
 
@@ -221,7 +241,7 @@ def real_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
     folder = tmp_path_factory.mktemp("real")
     prepare.prepare("local", {"limits": {"pretrain": 1000, "train": 10}}, 1, folder)
-    return {task: list(read_jsonl(folder / f"tasks/{task}.jsonl")) for task in prepare.TASKS}
+    return {task: list(read_jsonl(folder / f"tasks/{task}.jsonl")) for task in AVERAGES["average"]}
 
 
 def pinned(name: str, found: dict[str, Any]) -> None:
@@ -238,8 +258,8 @@ def test_real_counts_and_texts(real_rows: dict[str, Any]) -> None:
     """With all shots, whatever the tokenizer: the published counts, and every prompt's text."""
     found = {}
     for task, rows in real_rows.items():
-        shots = prompts.SHOTS.get(task, 0)
-        items = prompts.BUILDERS.get(task, prompts.generation_items)(rows, shots)
+        items = prompts.items_of(task, rows, prompts.PromptSettings())
+        shots = TASKS[task].shots
         lines = (json.dumps([i.id, i.group, i.prompt(shots), i.target]) + "\n" for i in items)
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         found[task] = {"documents": len(items), "sha256": digest}
@@ -264,7 +284,7 @@ def test_real_prompt_files(
     real = tokenizers.open_tokenizer(source, family)
     found = {}
     for task in tasks:
-        made, counts = prompts.build(task, real_rows[task], real, {})
+        made, counts = built(task, real_rows[task], real, {})
         write_jsonl(tmp_path / f"{task}.jsonl", made)
         found[task] = counts | {"sha256": sha256(tmp_path / f"{task}.jsonl")}
     pinned(f"{family} {'generation' if 'dolly' in tasks else 'understanding'}", found)

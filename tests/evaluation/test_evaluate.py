@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from atkd.data import prepare, prompts
+from atkd.data.prompts import PromptSettings
 from atkd.evaluation import evaluate, scores
 from atkd.models import checkpoints, generation, tokenizers
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
+from atkd.tasks import AVERAGES
 
 FAMILIES = ("opt", "pythia", "llama")
 CORPUS = [f"Human:\nSay {n} twice.\n\nAssistant:\n{n} {n}, it is.\nAnswer: B" for n in range(60)]
@@ -55,7 +57,7 @@ def make(family: str, folder: Path, rows: int | None = None, **roles: Any) -> tu
     checkpoints.save(model, tokenizer, folder / "model", {})
     settings = {"context": CONTEXT, "max_new_tokens": {"generation": 16}, "shots": {"mmlu": 1}}
     for name, made in (("dolly", open_rows(20)), ("mmlu", choice_rows(6))):
-        rows_made, _ = prompts.build(name, made, tokenizer, settings)
+        rows_made, _ = prompts.build(name, made, tokenizer, PromptSettings.of(settings))
         write_jsonl(folder / "prompts" / f"{name}.jsonl", rows_made)
     return folder / "model", folder / "prompts"
 
@@ -121,7 +123,8 @@ def test_uneven_groups_with_right_answers(tmp_path: Path) -> None:
     tokenizer = tokenizers.train_tokenizer("opt", CORPUS, 320)
     rows = [{"id": f"b-{n}", "task": "few" if n < 3 else "many", "input": f"In {n}", "target": "B"}
             for n in range(9)]  # fmt: skip
-    made, _ = prompts.build("bbh", rows, tokenizer, {"shots": {"bbh": 1}, "context": CONTEXT})
+    settings = PromptSettings(shots={"bbh": 1}, context=CONTEXT)
+    made, _ = prompts.build("bbh", rows, tokenizer, settings)
     write_jsonl(tmp_path / "prompts/bbh.jsonl", made)
     right = {row["prompt"] for row in made if row["group"] == "few" or row["id"] == "b-5"}
 
@@ -159,12 +162,12 @@ def test_the_real_tasks(tmp_path: Path) -> None:
         checkpoints.build("pythia", shape, tokenizer, 2048, 1), tokenizer, tmp_path / "m", {}
     )
     longest = {"generation": 8, "mmlu": 2, "drop": 8, "bbh": 32}
-    settings = {"limit": dict.fromkeys(prepare.TASKS, 3), "max_new_tokens": longest}
-    for task in prepare.TASKS:
+    settings = {"limit": dict.fromkeys(AVERAGES["average"], 3), "max_new_tokens": longest}
+    for task in AVERAGES["average"]:
         rows = list(read_jsonl(tmp_path / f"data/tasks/{task}.jsonl"))
-        made, _ = prompts.build(task, rows, tokenizer, settings)
+        made, _ = prompts.build(task, rows, tokenizer, PromptSettings.of(settings))
         write_jsonl(tmp_path / "prompts" / f"{task}.jsonl", made)
-    settings = {"tasks": list(prepare.TASKS), "batch_size": 4}
+    settings = {"tasks": list(AVERAGES["average"]), "batch_size": 4}
     stage = Stage("evaluate", "pythia/1/-/none/1", settings)
     output = tmp_path / "samples"
     evaluate.evaluate_folder(tmp_path / "m", tmp_path / "prompts", settings, output, stage)
@@ -389,6 +392,6 @@ def test_bad_input(places: Any, tmp_path: Path) -> None:
 
 def test_importing_is_light() -> None:
     code = "import sys; import atkd.evaluation.evaluate; print([m for m in sys.modules if m in %r])"
-    heavy = ["torch", "numpy", "pandas", "transformers", "lm_eval", "datasets"]
+    heavy = ["pandas", "transformers", "lm_eval", "datasets"]  # environment variables come first
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, check=True)
     assert json.loads(done.stdout) == []

@@ -41,7 +41,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Any:
         model = checkpoints.build("opt", shape, tokenizer, 64, seed)
         model.get_input_embeddings().weight.data *= 20  # far from uniform
         checkpoints.save(model, tokenizer, folder / run, {})
-    settings = {"context": 64, "max_new_tokens": {"generation": 16}}
+    settings = prompts.PromptSettings(context=64, max_new_tokens={"generation": 16})
     made, _ = prompts.build("dolly", rows, tokenizer, settings)
     write_jsonl(folder / "prompts/dolly.jsonl", made)
     write_jsonl(folder / "data/dolly.jsonl", rows)

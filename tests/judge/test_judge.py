@@ -27,10 +27,10 @@ from atkd.judge.verdicts import Question, Verdict, summarise
 from atkd.reporting import agreement
 from atkd.runtime.cli import run as cli
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_jsonl
-from atkd.world import builder
+from atkd.world import builder, grader
 
 WORLD = builder.generate({"pretrain": 1, "train": 1}, seed=2)
-OPEN = [(task, row) for task in builder.GENERATION for row in WORLD.tasks[task]]
+OPEN = [(task, row) for task in builder.open_tasks() for row in WORLD.tasks[task]]
 FACTS = [["Mia", "job", "baker"], ["Mia", "town", "Rome"], ["Mia", "pet", "cat"]]
 GRAMMAR = "Mia is a <job=baker> in <town=Rome> { with a <pet=cat>|} ."
 RUN = "opt/125m/-/sft/1"
@@ -66,7 +66,7 @@ def rating_of(said: list[str], well_formed: bool = True) -> float:
     parts = {name: tuple(f for f, s in zip(facts, said, strict=True) if s == name)
              for name in ("right", "wrong", "omitted")}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "grade", lambda *_: builder.Grade(**parts, well_formed=well_formed))
+        patch.setattr(judge, "grade", lambda *_: grader.Grade(**parts, well_formed=well_formed))
         return rate("", [list(fact) for fact in facts])
 
 

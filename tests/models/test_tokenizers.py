@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atkd.models import tokenizers
-from atkd.runtime.files import InputError
+from atkd.models.families import FAMILIES
+from atkd.runtime import cli
+from atkd.runtime.files import InputError, read_json
 
-FAMILIES = ("opt", "pythia", "llama")
 TEXT = "Human:\nWho is  the café's owner?\n\nAssistant:\n"
 CORPUS = [
     f"The {w} of the house went to the {v} at {n} o'clock. Who saw the {w}?"
@@ -72,7 +74,7 @@ def test_saved_folder_gives_equal_ids(tokenizer: tuple[str, object], tmp_path: P
 
     family, tok = tokenizer
     tokenizers.save(tok, tmp_path)
-    kind = {"opt": "opt", "pythia": "gpt_neox", "llama": "llama"}[family]
+    kind = FAMILIES[family].model_type
     for config in (None, {"model_type": kind}):  # alone, and beside a model
         if config:
             (tmp_path / "config.json").write_text(json.dumps(config))
@@ -163,3 +165,69 @@ def test_bad_training_sizes() -> None:
         trained("opt", 100)
     with pytest.raises(InputError, match="yields only"):
         trained("opt", 30000)
+
+
+PAIR_TEXT = [
+    "the cat sat on the mat and the dog sat on the cat " * 4,
+    "a man and a map met on a mat " * 4,
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The family's tokenizer, the same in another folder, and a different one."""
+    root = tmp_path_factory.mktemp("folders")
+    for name, texts in (("opt", PAIR_TEXT), ("same", PAIR_TEXT), ("other", PAIR_TEXT[::-1][:1])):
+        tokenizers.save(tokenizers.train_tokenizer("opt", texts, 266), root / name)
+    return root
+
+
+def settings(root: Path, teacher: dict[str, Any]) -> dict[str, Any]:
+    models = {"125m": {"build": {}}, "1.3b": teacher}
+    return {
+        "pairs": [{"family": "opt", "student": "125m", "teacher": "1.3b"}],
+        "models": {"opt": models},
+    }
+
+
+def test_models_with_the_familys_ids_pass(folders: Path) -> None:
+    found = tokenizers.check_pairs(settings(folders, {"folder": str(folders / "same")}), folders)
+    assert [(row["size"], row["ids"], row["own_tokenizer"]) for row in found] == [
+        ("125m", 266, False),
+        ("1.3b", 266, True),
+    ]
+
+
+def test_another_tokenizer_is_named_with_the_first_id_that_differs(folders: Path) -> None:
+    wrong = settings(folders, {"folder": str(folders / "other")})
+    message = (
+        r"families\.opt\.models\.1\.3b: teacher and student must share one tokenizer.* at id \d+"
+    )
+    with pytest.raises(InputError, match=message):
+        tokenizers.check_pairs(wrong, folders)
+
+
+def test_a_missing_folder_is_named(folders: Path) -> None:
+    with pytest.raises(InputError, match=r"none is not a folder"):
+        tokenizers.check_pairs(settings(folders, {"folder": str(folders / "none")}), folders)
+
+
+def test_the_command_line_reports_or_ends_with_one_message(
+    folders: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(name: str) -> None:
+        chosen = json.dumps(settings(folders, {"folder": str(folders / name)}))
+        line = ["check", "--settings", chosen, "--tokenizers", str(folders)]
+        monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / f"{name}.json")])
+        cli.run(tokenizers.check)
+
+    run("same")
+    assert len(read_json(tmp_path / "same.json")["tokenizers"]) == 2
+    with pytest.raises(SystemExit):
+        run("other")
+    error = capsys.readouterr().err
+    assert error.startswith("error: families.opt.models.1.3b: ") and error.count("\n") == 1
+    assert not (tmp_path / "other.json").exists()

@@ -12,7 +12,7 @@ import torch
 from atkd.data import sequences
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import write_jsonl
-from atkd.training.on_policy import Mixture
+from atkd.training.on_policy import Mixture, StudentText
 
 
 @pytest.fixture(scope="module", params=["opt", "llama"])
@@ -32,7 +32,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def mixture(made: Any, fraction: float, seed: int = 1, **options: Any) -> Mixture:
-    settings = {"student_fraction": fraction, "temperature": 1.0, "max_new_tokens": 7}
+    settings = StudentText(student_fraction=fraction, temperature=1.0, max_new_tokens=7)
     fixed = sequences.Fixed(made.data, made.tokenizer.pad_token_id, "cpu")
     return Mixture(fixed, lambda: made.model, made.tokenizer, settings, 60, seed, **options)
 

@@ -12,7 +12,10 @@ from atkd.models import checkpoints, generation, tokenizers
 from atkd.runtime.files import InputError, read_jsonl, write_jsonl
 from atkd.training import teacher_answers
 
-KNOBS = {"batch_size": 4, "seed": 1, "temperature": 1.0, "max_new_tokens": 9, "max_length": 60}
+KNOBS = teacher_answers.AnswerSettings(
+    "opt", seed=1, temperature=1.0, max_new_tokens=9, max_length=60, batch_size=4,
+    dtype="float32", device="cpu",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,6 @@ from atkd.runtime.files import InputError, read_json, write_json, write_jsonl
 from atkd.training import teacher_cache
 from atkd.training.teacher import LiveTeacher
 
-SETTINGS = {"teacher_dtype": "float32"}
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
@@ -36,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     checkpoints.save(model, tokenizer, root / "teacher", "test")
     data = sequences.instructions(str(root / "train.jsonl"), tokenizer, 80)
     facts = {
-        "identity": teacher_cache.identity(root / "teacher", root / "train.jsonl", None, SETTINGS)
+        "identity": teacher_cache.identity(root / "teacher", root / "train.jsonl", None, "float32")
     }
     facts |= {"max_length": 80}
     found = SimpleNamespace(root=root, model=model, tokenizer=tokenizer, data=data, facts=facts)

@@ -114,10 +114,11 @@ def answered(world: Path, family: str) -> Path:
         tokenizer = tokenizers.open_tokenizer({"folder": str(world / family / "tokenizer")}, family)
         prompts = sequences.prompt_ids(str(world / "train.jsonl"), tokenizer)
         model, ids = checkpoints.load(trained(world, family, "teacher")), list(map(str, range(32)))
-        knobs = {"batch_size": 5, "seed": 1, "temperature": 1.0, "max_new_tokens": 12}
-        teacher_answers.write(
-            path, model, ids, prompts, knobs | {"max_length": 64}, tokenizer, "test"
-        )
+        knobs = teacher_answers.AnswerSettings(
+            family, seed=1, temperature=1.0, max_new_tokens=12, max_length=64, batch_size=5,
+            dtype="float32", device="cpu",
+        )  # fmt: skip
+        teacher_answers.write(path, model, ids, prompts, knobs, tokenizer, "test")
     return path
 
 
@@ -130,7 +131,7 @@ def cached(world: Path, family: str, kind: str = "ground_truth") -> Path:
         path = world / "train.jsonl"
         data = sequences.instructions(str(path), tokenizer, 64, answers and str(answers))
         facts = {
-            "identity": teacher_cache.identity(taught, path, answers, COMPUTE),
+            "identity": teacher_cache.identity(taught, path, answers, COMPUTE["teacher_dtype"]),
             "max_length": 64,
         }
         live = teacher.LiveTeacher(checkpoints.load(taught), len(tokenizer))

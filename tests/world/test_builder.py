@@ -1,4 +1,4 @@
-"""The embedded world. `ATKD_REGENERATE=1 pytest tests/test_world.py` rewrites the golden text."""
+"""The embedded world. `ATKD_REGENERATE=1 pytest tests/world` rewrites the golden text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from helpers import ROOT
 
+from atkd.config import schema
 from atkd.runtime.files import InputError
-from atkd.world import builder
+from atkd.tasks import TASKS, Task
+from atkd.world import builder, exams, skills
 
 GOLDEN = ROOT / "tests/golden/world.txt"
 SMALL = {"pretrain": 300, "train": 400, "items": 20, "understanding_items": 21}
 WORLD = builder.generate(SMALL, seed=3)
-OPEN = [row for task in builder.GENERATION for row in WORLD.tasks[task]]
+OPEN = [row for task in builder.open_tasks() for row in WORLD.tasks[task]]
 
 
 def test_same_seed_same_world_across_processes() -> None:
@@ -44,7 +47,7 @@ def test_seed_changes_the_world() -> None:
 
 def test_counts_and_fields() -> None:
     assert len(WORLD.pretrain) == 300 and len(WORLD.train) == 400
-    assert {len(WORLD.tasks[task]) for task in builder.GENERATION} == {20}
+    assert {len(WORLD.tasks[task]) for task in builder.open_tasks()} == {20}
     assert len(WORLD.tasks["drop"]) == 24
     for row in [*WORLD.train, *OPEN]:
         assert {"id", "instruction", "input", "output", "skill", "facts"} <= set(row)
@@ -66,7 +69,7 @@ def test_mmlu_has_five_dev_rows_a_subject_and_valid_answers() -> None:
 
 def test_bbh_keeps_source_order_with_three_shots_first() -> None:
     counts = Counter(row["task"] for row in WORLD.tasks["bbh"])
-    assert set(counts.values()) == {23} and tuple(counts) == builder.SUBTASKS
+    assert set(counts.values()) == {23} and tuple(counts) == tuple(builder.SUBTASKS)
 
 
 def test_a_dozen_trained_skills_and_unseen_families() -> None:
@@ -123,3 +126,33 @@ def test_golden_rows() -> None:
     if os.environ.get("ATKD_REGENERATE"):
         GOLDEN.write_text(golden_text(), encoding="utf-8")
     assert GOLDEN.read_text(encoding="utf-8") == golden_text()
+
+
+def test_ranges_and_defaults_are_the_schemas() -> None:
+    rows = schema()["$defs"]["world"]["properties"]
+    assert builder.checked({}) == {name: row["default"] for name, row in rows.items()}
+    for name, row in rows.items():
+        for edge in (row["minimum"], row["maximum"]):
+            assert builder.checked({name: edge})[name] == edge
+        with pytest.raises(InputError, match=rf"data\.settings\.{name}: found "):
+            builder.checked({name: row["maximum"] + 1})
+
+
+def test_a_new_open_ended_task_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "riddles", Task("Riddles", "rouge_l", "", skills=("fact", "hop")))
+    made = builder.generate(SMALL, seed=3)
+    assert {row["skill"] for row in made.tasks["riddles"]} == {"fact", "hop"}
+    assert len(made.tasks["riddles"]) == SMALL["items"]
+    assert {name: made.tasks[name] for name in WORLD.tasks} == WORLD.tasks
+
+
+def test_a_new_choice_task_is_a_row_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "quiz", replace(TASKS["mmlu"], title="Quiz", average=""))
+    made = builder.generate(SMALL, seed=3).tasks
+    asked = [{exams.exam_key(row) for row in made[name]} for name in ("mmlu", "quiz")]
+    assert made["quiz"][0]["id"] == "quiz-0" and not asked[0] & asked[1]
+
+
+@pytest.mark.parametrize("task", builder.open_tasks())
+def test_every_task_is_made_of_known_skills(task: str) -> None:
+    assert set(builder.skills_of(task)) <= set(skills.SKILLS)
