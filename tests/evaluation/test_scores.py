@@ -143,9 +143,7 @@ def test_the_exact_judges_rows_follow_a_runs_own(results: Path) -> None:
     exact[0].unlink()
     with pytest.raises(InputError, match=r"a judge rated run .*sft/1 but not .*none/1"):
         scores.collect(RECORD, results, paths, exact[1:])
-    with pytest.raises(
-        InputError, match="judge_documents.csv.gz: no documents of run opt/125m/-/s"
-    ):
+    with pytest.raises(InputError, match="no documents of run opt/125m/-/sft/1; expected its own"):
         scores.collect(RECORD, results, paths[:1], exact[1:])
 
 

@@ -9,7 +9,6 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])}
 
 from atkd import config as grid
-from atkd.evaluation import scores as scoring
 from atkd.judge.judge import settings_of as judge_settings_of
 from atkd.methods import (
     METHODS,
@@ -23,6 +22,7 @@ from atkd.methods import (
 )
 from atkd.runtime import fork_server
 from atkd.runtime.files import InputError, folder_lock
+from atkd.tasks import AVERAGES, open_ended
 
 try:
     config = grid.checked(config, METHODS)
@@ -32,13 +32,14 @@ try:
         resolve(name, "opt", {})
     # Taken out, so that no model is evaluated again because the judge changed.
     JUDGE = config["evaluation"].pop("judge", None)
-    JUDGE = JUDGE and judge_settings_of(JUDGE)
+    if JUDGE:
+        judge_settings_of(JUDGE)
 except InputError as error:
     raise WorkflowError(str(error))
 
 FAMILIES = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
 TASKS = [*config["tasks"], *config["extra_tasks"]]
-OPEN_TASKS = [task for task in TASKS if task not in scoring.UNDERSTANDING]
+OPEN_TASKS = [task for task in TASKS if open_ended(task)]
 WORLD = config["data"]["source"] == "world"
 STUDENTS = list(dict.fromkeys((pair["family"], pair["student"]) for pair in config["pairs"]))
 COMPUTE = config["compute"]
@@ -146,6 +147,12 @@ def evaluation_settings(wildcards):
 
 def judge_settings(wildcards):
     return as_json(JUDGE)
+
+
+def record_of_run(wildcards):
+    """What run.json says of the run that made the scores."""
+    source = config["data"]["source"]
+    return as_json({"config": config["name"], "source": source, "runs": [run.key for run in RUNS]})
 
 
 def check_settings(wildcards):

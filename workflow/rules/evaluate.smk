@@ -1,15 +1,11 @@
-JUDGE_PARTS = ("judge", "verdicts", "grading", "grammar", "universe")
-EXACT_JUDGE = (
-    " && python -m atkd judge exact --run {params.run} --samples {params.samples} "
-    "--data {params.data} --documents {output.documents} --output {output.verdicts} >> {log} 2>&1"
-)
+JUDGE_PARTS = ("judge", "verdicts", "grader", "grammar", "universe")
 
 
 rule evaluate:
     input:
         model=model_of,
         prompts=prompts_of,
-        code=code("evaluate", "generation", "scoring", "secondary", "tokens", "models"),
+        code=code("evaluate", "generation", "scores", "metrics", "tokenizers", "checkpoints"),
     output:
         samples=collect(
             "<results>/runs/{{family}}/{{student}}/{{teacher}}/{{method}}/{{seed}}/samples/{task}.jsonl",
@@ -41,28 +37,44 @@ rule score:
         samples=rules.evaluate.output.samples,
         summary=rules.evaluate.output.summary,
         teachers=teachers_samples,
-        # The world's items say what is right, so that an exact judge rates each answer here.
-        tasks=collect("<results>/data/tasks/{task}.jsonl", task=OPEN_TASKS if WORLD else []),
-        code=code("scoring", "secondary", *(JUDGE_PARTS if WORLD else [])),
+        code=code("scores", "metrics"),
     output:
         documents="<results>/runs/{family}/{student}/{teacher}/{method}/{seed}/documents.csv.gz",
-        verdicts=(
-            "<results>/runs/{family}/{student}/{teacher}/{method}/{seed}/judge.jsonl"
-            if WORLD
-            else []
-        ),
     log:
         "<logs>/runs/{family}/{student}/{teacher}/{method}/{seed}/score.log",
     conda:
         "../../environment.yml"
     params:
-        run="{family}/{student}/{teacher}/{method}/{seed}",
         samples=subpath(input.summary, parent=True),
-        data=lambda wildcards, input: Path(input.tasks[0]).parents[1] if WORLD else "",
         teachers=teachers_flag,
     shell:
         "python -m atkd score score --samples {params.samples} {params.teachers} "
-        "--output {output.documents} > {log} 2>&1" + (EXACT_JUDGE if WORLD else "")
+        "--output {output.documents} > {log} 2>&1"
+
+
+# The world's items say what is right, so that an exact judge rates each answer.
+rule exact:
+    input:
+        samples=rules.evaluate.output.samples,
+        summary=rules.evaluate.output.summary,
+        manifest=rules.data.output.manifest,
+        tasks=collect("<results>/data/tasks/{task}.jsonl", task=OPEN_TASKS),
+        code=code(*JUDGE_PARTS),
+    output:
+        documents="<results>/runs/{family}/{student}/{teacher}/{method}/{seed}/judge_documents.csv.gz",
+        verdicts="<results>/runs/{family}/{student}/{teacher}/{method}/{seed}/judge.jsonl",
+    log:
+        "<logs>/runs/{family}/{student}/{teacher}/{method}/{seed}/exact.log",
+    conda:
+        "../../environment.yml"
+    params:
+        run="{family}/{student}/{teacher}/{method}/{seed}",
+        samples=subpath(input.summary, parent=True),
+        data=subpath(input.manifest, parent=True),
+    shell:
+        "python -m atkd judge exact --run {params.run} --samples {params.samples} "
+        "--data {params.data} --documents {output.documents} --output {output.verdicts} "
+        "> {log} 2>&1"
 
 
 if JUDGE:
@@ -77,8 +89,8 @@ if JUDGE:
             ],
             data=rules.data.output.manifest,
             tasks=collect("<results>/data/tasks/{task}.jsonl", task=OPEN_TASKS),
-            prompt=JUDGE["prompt"] or [],
-            code=code("asker", "endpoint", "ledger", *JUDGE_PARTS),
+            prompt=JUDGE.get("prompt", []),
+            code=code("client", "settings", *JUDGE_PARTS),
         output:
             documents="<results>/judge/documents.csv.gz",
             verdicts="<results>/judge/judge.jsonl",
@@ -102,9 +114,11 @@ if JUDGE:
 rule scores:
     input:
         documents=run_files("documents.csv.gz"),
+        exact=run_files("judge_documents.csv.gz") if WORLD else [],
         judge=rules.judge.output.documents if JUDGE else [],
-        code=code("scoring", "secondary"),
+        code=code("scores", "metrics"),
     output:
+        record="<results>/run.json",
         scores="<results>/scores.csv",
         documents="<results>/documents.csv.gz",
         costs="<results>/costs.csv",
@@ -113,9 +127,10 @@ rule scores:
     conda:
         "../../environment.yml"
     params:
-        config=config["name"],
+        record=record_of_run,
+        exact=lambda wildcards, input: f"--exact {input.exact}" if WORLD else "",
         judge=lambda wildcards, input: f"--judge {input.judge}" if JUDGE else "",
         folder=subpath(output.scores, parent=True),
     shell:
-        "python -m atkd score collect --config {params.config} --results {params.folder} "
-        "--documents {input.documents} {params.judge} > {log} 2>&1"
+        "python -m atkd score collect --record {params.record:q} --results {params.folder} "
+        "--documents {input.documents} {params.exact} {params.judge} > {log} 2>&1"

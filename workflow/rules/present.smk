@@ -17,7 +17,9 @@ rule tables:
             collect(
                 "<results>/tables/rouge_l_{family}.csv",
                 family=(
-                    FAMILIES if (JUDGE or WORLD) and {*OPEN_TASKS} & {*scoring.GENERATION} else []
+                    FAMILIES
+                    if (JUDGE or WORLD) and {*OPEN_TASKS} & {*AVERAGES["generation"]}
+                    else []
                 ),
             ),
             caption="../report/rouge_l.rst",
