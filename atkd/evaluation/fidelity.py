@@ -34,8 +34,9 @@ from atkd.world.grammar import grammar
 from atkd.world.oracle import next_tokens
 
 Row = dict[str, Any]
-COLUMNS = ("family", "student", "teacher", "method", "seed", "reference", "task", "kl_bits")
-COLUMNS += ("agreement", "entropy_bits", "tokens", "documents", "left_out")
+RUN = ("family", "student", "teacher", "method", "seed")
+MEANS = ("kl_bits", "agreement", "entropy_bits")
+COLUMNS = (*RUN, "reference", "task", *MEANS, "tokens", "documents", "left_out")
 TRUTH = "truth"
 TILE = 2**23  # logits held at once: positions x vocabulary
 
@@ -146,8 +147,10 @@ def compare_truth(truth: Sequence[dict[int, float]], other: View) -> tuple[Tenso
     zeros_N = torch.zeros(len(truth), dtype=torch.float64)
     entropy_N = zeros_N.index_add(0, place_K, -p_K * p_K.log())
     cross_N = zeros_N.index_add(0, place_K, -p_K * q_K)
-    same = [chances.get(top, 0.0) > max(chances.values()) - 1e-12
-            for chances, top in zip(truth, tops, strict=True)]  # fmt: skip
+    same = [
+        chances.get(top, 0.0) > max(chances.values()) - 1e-12
+        for chances, top in zip(truth, tops, strict=True)
+    ]
     same_N = torch.tensor(same, dtype=torch.float64)
     return (cross_N - entropy_N) / math.log(2), same_N, entropy_N / math.log(2)
 
@@ -162,7 +165,7 @@ def rows_of(names: Row, values: Sequence[Tensor], texts: Sequence[Text]) -> Iter
         place += len(text.response)
     for task, at in spans.items():
         means = [float(part[at].mean()) for part in (kl_N, 100 * same_N, entropy_N)]
-        shown = dict(zip(COLUMNS[7:10], (f"{mean:.6f}" for mean in means), strict=True))
+        shown = dict(zip(MEANS, (f"{mean:.6f}" for mean in means), strict=True))
         count = sum(text.task == task for text in texts)
         sizes = {"tokens": len(at), "documents": count, "left_out": 0}
         yield names | {"task": task} | sizes | shown
@@ -199,7 +202,7 @@ def fidelity(
     teachers: dict[str, View] = {}
     made: list[Row] = []
     for run in sorted(folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
-        names = dict(zip(COLUMNS, run.split("/"), strict=False))
+        names = dict(zip(RUN, run.split("/"), strict=True))
         seen = view(folders[run], texts, len(tokenizer), settings)
         if names["method"] == "teacher":
             teachers[names["teacher"]] = seen

@@ -122,6 +122,8 @@ class ReplyLog:
 
     def keep(self, rows: list[Row]) -> None:
         """Appends rows, each on the disk before the next."""
+        if not rows:
+            return
         with self.lock, open(self.path, "ab", buffering=0) as handle:
             for row in rows:
                 handle.write(json.dumps(row).encode() + b"\n")

@@ -107,8 +107,9 @@ def parse(reply: str | None) -> tuple[float, float] | None:
     if reply is None or ("<think>" in reply and "</think>" not in reply):
         return None
     plain = re.sub(r"[*_`]", "", reply.rpartition("</think>")[2]).strip()
-    found = [*LABELLED.finditer(plain)] or [re.fullmatch(PAIR, plain, re.IGNORECASE)]
-    return (float(found[-1][1]), float(found[-1][2])) if found[-1] else None
+    labelled = [*LABELLED.finditer(plain)]
+    found = labelled[-1] if labelled else re.fullmatch(PAIR, plain, re.IGNORECASE)
+    return (float(found[1]), float(found[2])) if found else None
 
 
 def order_row(order: int, reply: Row) -> Row:
@@ -154,7 +155,7 @@ def llm(asked: list[Question], calls: list[list[Call]], client: Client) -> list[
     """The language model's verdicts; asks only what is not answered yet."""
     client.ask([one for several in calls for one in several])
     return [
-        verdict(question, [client.reply(one) for one in several])
+        verdict(question, [client.log.replies[client.name(one)] for one in several])
         for question, several in zip(asked, calls, strict=True)
     ]
 

@@ -121,13 +121,13 @@ def questions(run: str, samples: Path, data: Path) -> Iterator[Question]:
 
 def summarise(verdicts: list[Verdict]) -> Row:
     """What ratings say together; `score` is 100 * sum of the answers' / sum of the references'."""
-    pairs = [(found.model, found.reference) for found in verdicts if found.lead is not None]
-    leads = [model - reference for model, reference in pairs]
-    ours, theirs = (sum(rating[side] for rating in pairs) for side in (0, 1))
+    ours = [v.model for v in verdicts if v.model is not None]
+    theirs = [v.reference for v in verdicts if v.reference is not None]
+    leads = [v.lead for v in verdicts if v.lead is not None]
     effects = [v.order_effect for v in verdicts if v.order_effect is not None]
     return {
-        "documents": len(pairs),
-        "score": 100 * ours / theirs if pairs else None,
+        "documents": len(leads),
+        "score": 100 * sum(ours) / sum(theirs) if leads else None,
         "mean_difference": sum(leads) / len(leads) if leads else None,
         "wins": sum(lead > 0 for lead in leads),
         "ties": sum(lead == 0 for lead in leads),

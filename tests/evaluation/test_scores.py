@@ -160,6 +160,6 @@ def test_command_line(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_command_line_loads_nothing_heavy(results: Path) -> None:
     code = "import sys; import atkd.evaluation.scores; print([m for m in sys.modules if m in %r])"
-    heavy = ["torch", "numpy", "pandas", "nltk", "rouge_score", "transformers"]
+    heavy = ["torch", "numpy", "pandas", "nltk", "rouge_score", "transformers", "lm_eval"]
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, check=True)
     assert json.loads(done.stdout) == []
