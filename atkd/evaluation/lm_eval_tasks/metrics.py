@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from atkd.evaluation import scores
-from atkd.evaluation.metrics import METRICS, Ratio, option_accuracy, option_confidence
+from atkd.evaluation.metrics import METRICS, Ratio, option_accuracy, shares
 from atkd.evaluation.metrics import calibration_error as error_of
 from atkd.runtime.files import InputError, read_jsonl
 
@@ -73,9 +73,12 @@ bits_per_byte = scores.ratio_of_sums
 
 def options(doc: Row, results: list[Any]) -> Row:
     """100 or 0 for the likeliest option, and (its share, whether it is right)."""
-    sample = doc | {"likelihoods": [nats for nats, *_ in results]}
-    right, sure = option_accuracy(sample), option_confidence(sample)
-    return {"option_accuracy": right, "calibration_error": (sure / 100, right / 100)}
+    likelihoods = [nats for nats, *_ in results]
+    right = option_accuracy(doc | {"likelihoods": likelihoods})
+    return {
+        "option_accuracy": right,
+        "calibration_error": (max(shares(likelihoods)), right / 100),
+    }
 
 
 def calibration_error(pairs: list[tuple[float, float]]) -> float:
