@@ -57,12 +57,6 @@ class CallError(Exception):
         return self.text
 
 
-def cut_off(row: Row) -> bool:
-    """Whether the log's row is a reply that the limit on its length ended."""
-    choices = (row.get("raw") or {}).get("choices") or [{}]
-    return choices[0].get("finish_reason") == "length"
-
-
 class StoppedError(InputError):
     """Asking ended early; what was answered is kept."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from atkd.evaluation import scores
-from atkd.judge.client import Call, Client, cut_off
+from atkd.judge.client import Call, Client
 from atkd.judge.settings import JudgeSettings, described
 from atkd.judge.verdicts import Question, Verdict, questions, report
 from atkd.runtime.files import InputError, folder_lock, open_text, write_json, write_jsonl
@@ -110,6 +110,12 @@ def parse(reply: str | None) -> tuple[float, float] | None:
     labelled = [*LABELLED.finditer(plain)]
     found = labelled[-1] if labelled else re.fullmatch(PAIR, plain, re.IGNORECASE)
     return (float(found[1]), float(found[2])) if found else None
+
+
+def cut_off(row: Row) -> bool:
+    """Whether the log's row is a reply that the limit on its length ended."""
+    choices = (row.get("raw") or {}).get("choices") or [{}]
+    return choices[0].get("finish_reason") == "length"
 
 
 def order_row(order: int, reply: Row) -> Row:
