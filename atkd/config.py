@@ -107,21 +107,41 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def checked_part(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """One group of the schema's `$defs`, defaults filled in; InputError names the first bad key.
+
+    The group's title is the key under which a configuration has it.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    filled = copy.deepcopy(dict(given))
+    node = {"$defs": schema()["$defs"], "$ref": f"#/$defs/{name}"}
+    error = best_match(Draft202012Validator(node).iter_errors(filled), key=_depth)
+    if error is not None:
+        raise InputError(_message(error, schema()["$defs"][name]["title"]))
+    _fill(node, filled)
+    return filled
+
+
 def _depth(error: Any) -> Any:
     return (len(error.path), error.validator not in ("anyOf", "oneOf"))
 
 
-def _message(error: Any) -> str:
-    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+def _message(error: Any, place: str = "") -> str:
+    path = [place, *map(str, error.absolute_path)] if place else map(str, error.absolute_path)
+    key = ".".join(path) or "(top level)"
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = next(name for name in error.instance if name not in known)
         return f"config key {key}: unknown key {unknown!r}{_nearest(unknown, known)}"
     if error.validator == "required":
         return f"config key {key}: {error.message}"
+    why = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    if isinstance(error.schema, dict) and error.schema.get("writeOnly"):  # may be a secret
+        return f"config key {key}: expected {why}"
     found = json.dumps(error.instance, default=str)
     found = found if len(found) <= 80 else found[:77] + "..."
-    why = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
     return f"config key {key}: found {found}; expected {_expected(error)}. {why}".rstrip()
 
 
@@ -136,6 +156,7 @@ def _expected(error: Any) -> str:
         "enum": f"one of {value}",
         "minItems": f"a list of at least {value}",
         "minProperties": f"a mapping with at least {value} key",
+        "minLength": f"a text of at least {value} character",
         "uniqueItems": "no item twice",
         "pattern": f"a match of {value}",
     }

@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from atkd.evaluation import evaluate  # noqa: E402
-from atkd.evaluation.scores import GENERATION, UNDERSTANDING  # noqa: E402
 from atkd.models import checkpoints, tokenizers  # noqa: E402
 from atkd.models.generation import padded  # noqa: E402
 from atkd.runtime.cli import run as cli  # noqa: E402
 from atkd.runtime.files import read_jsonl, write_text  # noqa: E402
+from atkd.tasks import AVERAGES  # noqa: E402
 
 PACKAGES = ("torch", "transformers", "lm_eval")
 
@@ -111,7 +111,7 @@ def machine() -> str:
 def report(model: Path, prompts: Path, command: str, rounds: int, settings: dict[str, Any]) -> str:
     """The text of evaluation.md."""
     loaded, tokenizer = checkpoints.load(model), evaluate.models_tokenizer(model)
-    size, tasks = settings["batch_size"], list(GENERATION)
+    size, tasks = settings["batch_size"], list(AVERAGES["generation"])
     lm = evaluate.language_model(loaded, tokenizer, settings["context"], size)
     calls: dict[str, Callable[[], Any]] = {
         "bare `generate`": lambda: bare(loaded, tokenizer, prompts, tasks, size),
@@ -126,7 +126,7 @@ def report(model: Path, prompts: Path, command: str, rounds: int, settings: dict
         f"| {name} | {count / spent:,.0f} | {spent:.2f} | {spent / floor - 1:+.0%} |"
         for name, spent in seconds.items()
     ]
-    job = whole_job(model, prompts, settings | {"tasks": [*GENERATION, *UNDERSTANDING]}, rounds)
+    job = whole_job(model, prompts, settings | {"tasks": list(AVERAGES["average"])}, rounds)
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     shown = ", ".join(f"{spent:.2f}" for spent in job)
     weights = sum(part.numel() for part in loaded.parameters())

@@ -64,7 +64,7 @@ PRESENT = {"scores", "tables", "secondary", "figures", "page"}
 def after(method: str, teacher: str = "1.3b") -> set[str]:
     """Jobs that follow from a student of `method`."""
     run = f"runs/opt/125m/{teacher}/{method}/1"
-    return {f"{run}/evaluate", f"{run}/score", *PRESENT}
+    return {f"{run}/evaluate", f"{run}/score", f"{run}/exact", *PRESENT}
 
 
 def test_a_second_run_does_nothing(finished: Path, snakemake: Snakemake) -> None:

@@ -9,24 +9,26 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from atkd.evaluation import scores
+import torch
+
+from atkd.evaluation.lm_eval_tasks import metrics
+from atkd.evaluation.metrics import METRICS
+from atkd.evaluation.settings import EvaluationSettings
 from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import decode, likeliest, padded
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
 
-if TYPE_CHECKING:
-    import torch
-
 Row = dict[str, Any]
 TASK_FILES = Path(__file__).parent / "lm_eval_tasks"
-BITS, OPTIONS, GROUPED = "bits_per_byte", "options", "grouped_match"
+ANSWER, BITS, OPTIONS = "answer", "bits_per_byte", "options"
 
 
 class Likelihood(NamedTuple):
@@ -95,8 +97,6 @@ class OurModel:
 
     def answer(self, prompts: list[list[int]], new_tokens: int) -> list[Answer]:
         """Greedy answers to one batch of prompts."""
-        import torch
-
         longest, room = max(map(len, prompts)), self.context - new_tokens
         if longest > room:
             raise InputError(
@@ -142,8 +142,6 @@ def log_likelihoods(
 
     Pairs that read the same ids (options of one letter each) share a row of the batch.
     """
-    import torch
-
     longest = max(len(prompt) + len(response) for prompt, response in pairs)
     if longest > context:
         raise InputError(f"prompt and reference have {longest} tokens, expected at most {context}")
@@ -194,30 +192,40 @@ def build_tasks(prompts: Path, names: list[str], eos: str) -> dict[str, Any]:
         if not path.is_file():
             raise InputError(f"{path}: prompt file not found, expected one per task")
         first = next(read_jsonl(path))
-        own = GROUPED if name in scores.OVER_GROUPS else scores.primary(name)
-        files = {name: own, f"{name}_bits": BITS}
-        files |= {f"{name}_options": OPTIONS} if "options" in first else {}
+        files = {name: ANSWER, f"{name}_bits": BITS}
+        if "options" in first:
+            files[f"{name}_options"] = OPTIONS
+        generation = {"until": [eos], "max_gen_toks": first["max_new_tokens"], "do_sample": False}
+        own = metrics.own(name) | {"generation_kwargs": generation}
         for task, file in files.items():
-            config = load_yaml(TASK_FILES / f"{file}.yaml")
-            config |= {"task": task, "metadata": {"version": 1, "path": str(path)}}
-            if task == name:
-                options = {"until": [eos], "max_gen_toks": first["max_new_tokens"]}
-                config["generation_kwargs"] = options | {"do_sample": False}
-            made[task] = ConfigurableTask(config=config)
+            config = load_yaml(TASK_FILES / f"{file}.yaml") | (own if task == name else {})
+            measures = [
+                one | {"higher_is_better": METRICS[one["metric"]].higher}
+                for one in config["metric_list"]
+            ]
+            named = {"task": task, "metadata": {"version": 1, "path": str(path)}}
+            made[task] = ConfigurableTask(config=config | named | {"metric_list": measures})
     return made
 
 
 def samples_of(name: str, samples: dict[str, list[Row]]) -> Iterator[Row]:
     """Sample rows of one task from lm-eval's logged samples, in the prompt file's order."""
-    found = {task: {row["doc_id"]: row["filtered_resps"] for row in samples.get(task, ())}
-             for task in (f"{name}_bits", f"{name}_options")}  # fmt: skip
-    bits, options = found.values()
+    bits, options = (
+        {row["doc_id"]: row["filtered_resps"] for row in samples.get(task, ())}
+        for task in (f"{name}_bits", f"{name}_options")
+    )
     for row in sorted(samples[name], key=lambda row: row["doc_id"]):
         doc, answer, reference = row["doc"], row["filtered_resps"][0], bits[row["doc_id"]][0]
-        made = {key: doc[key] for key in ("id", "group", "prompt", "target")}
-        made |= {"answer": str(answer), "entropy": round(answer.entropy, 6), "steps": answer.steps}
-        made |= {"bits": sum(reference.bits), "bytes": doc["bytes"], "tokens": len(reference.bits)}
-        made["token_bits"] = [round(bits, 6) for bits in reference.bits]
+        made = {
+            **{key: doc[key] for key in ("id", "group", "prompt", "target")},
+            "answer": str(answer),
+            "entropy": round(answer.entropy, 6),
+            "steps": answer.steps,
+            "bits": sum(reference.bits),
+            "bytes": doc["bytes"],
+            "tokens": len(reference.bits),
+            "token_bits": [round(bits, 6) for bits in reference.bits],
+        }
         if options:
             made["options"] = doc["options"]
             made["likelihoods"] = [round(one.nats, 6) for one in options[row["doc_id"]]]
@@ -238,14 +246,16 @@ def run_tasks(lm: Any, prompts: Path, names: list[str]) -> tuple[dict[str, list[
     return rows, {"results": numbers, "versions": found["versions"]}
 
 
-def evaluate_folder(folder: Path, prompts: Path, settings: Row, output: Path, stage: Stage) -> None:
+def evaluate_folder(
+    folder: Path, prompts: Path, settings: EvaluationSettings, output: Path, stage: Stage
+) -> None:
     """Evaluates the model in `folder`; writes samples per task, then lm_eval.json."""
-    names = settings.get("tasks") or sorted(path.stem for path in prompts.glob("*.jsonl"))
-    context, size = settings.get("context", 2048), settings.get("batch_size", 16)
+    names = settings.tasks or sorted(path.stem for path in prompts.glob("*.jsonl"))
     with start_up():
-        device = checkpoints.pick_device(settings.get("device", "cpu"))
-        model = checkpoints.load(folder, device, settings.get("dtype", "float32"))
-        lm = language_model(model, models_tokenizer(folder), context, size)
+        device = checkpoints.pick_device(settings.device)
+        model = checkpoints.load(folder, device, settings.dtype)
+        tokenizer = models_tokenizer(folder)
+        lm = language_model(model, tokenizer, settings.context, settings.batch_size)
         import_module("lm_eval.evaluator")
     stage.ready()
     rows, numbers = run_tasks(lm, prompts, names)
@@ -253,10 +263,10 @@ def evaluate_folder(folder: Path, prompts: Path, settings: Row, output: Path, st
         old.unlink()
     for name in names:
         write_jsonl(output / f"{name}.jsonl", rows[name])
-    numbers |= {"lm_eval": version("lm_eval"), "settings": settings}
-    write_json(output / "lm_eval.json", numbers)
+    kept = {"lm_eval": version("lm_eval"), "settings": asdict(settings)}
+    write_json(output / "lm_eval.json", numbers | kept)
     scored = sum(row["tokens"] for task in rows.values() for row in task)
-    facts = {"device": device, "dtype": settings.get("dtype", "float32"), "batch_size": size}
+    facts = {"device": device, "dtype": settings.dtype, "batch_size": settings.batch_size}
     stage.write(output / "provenance.json", tokens=scored, **facts)
 
 
@@ -273,14 +283,13 @@ def main() -> None:
     parser.add_argument("--model", required=True, type=Path, help="model folder with its tokenizer")
     parser.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
     parser.add_argument("--run", required=True, help="family/student/teacher/method/seed")
-    keys = "tasks, context, batch_size, dtype, device"
-    parser.add_argument("--settings", default="{}", help=f"JSON with any of {keys}")
+    parser.add_argument("--settings", default="{}", help=EvaluationSettings.about())
     parser.add_argument("--output", required=True, type=Path, help="folder for the samples")
     args = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    settings = json.loads(args.settings)
-    stage = Stage("evaluate", args.run, settings)
+    given = json.loads(args.settings)
+    settings, stage = EvaluationSettings.of(given), Stage("evaluate", args.run, given)
     with folder_lock(args.output):
         evaluate_folder(args.model, args.prompts, settings, args.output, stage)
     print(f"{args.output}: samples of {args.run}")

@@ -13,14 +13,18 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from atkd.evaluation import scores
+from atkd.evaluation.settings import FidelitySettings
 from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import padded
 from atkd.runtime.cli import start_up
@@ -28,13 +32,10 @@ from atkd.runtime.files import InputError, open_text, read_jsonl
 from atkd.runtime.provenance import Stage
 from atkd.world.grammar import grammar, next_tokens
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Row = dict[str, Any]
-COLUMNS = ("family", "student", "teacher", "method", "seed", "reference", "task", "kl_bits")
-COLUMNS += ("agreement", "entropy_bits", "tokens", "documents", "left_out")
-TASKS = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
+RUN = ("family", "student", "teacher", "method", "seed")
+MEANS = ("kl_bits", "agreement", "entropy_bits")
+COLUMNS = (*RUN, "reference", "task", *MEANS, "tokens", "documents", "left_out")
 TRUTH = "truth"
 TILE = 2**23  # logits held at once: positions x vocabulary
 
@@ -59,24 +60,22 @@ class View:
 
     def log_p(self, rows: slice) -> Tensor:
         """Log-probabilities in nats of some positions, on the head's device [rows, V]."""
-        import torch
-
         hidden = self.hidden_Nd[rows].to(self.weight_Vd.device)
         return (
             torch.nn.functional.linear(hidden, self.weight_Vd, self.bias_V).float().log_softmax(-1)
         )
 
 
-def read_texts(data: Path, prompts: Path, tokenizer: Any, settings: Row) -> list[Text]:
+def read_texts(data: Path, prompts: Path, tokenizer: Any, settings: FidelitySettings) -> list[Text]:
     """The first references of each task; EOS ends those that were not cut to fit the context."""
     encode = lru_cache(maxsize=None)(
         lambda text: tuple(tokenizers.encode_response(tokenizer, text, eos=False))
     )
     made = []
-    for task in settings.get("tasks", TASKS):
+    for task in settings.tasks:
         rows = {row["id"]: row for row in read_jsonl(data / f"{task}.jsonl", ("id",))}
         asked = list(read_jsonl(prompts / f"{task}.jsonl", ("id", "prompt", "target", "response")))
-        for row in asked[: settings.get("documents", 64)]:
+        for row in asked[: settings.documents]:
             ids = tokenizers.encode_response(
                 tokenizer, row["response"], eos=row["response"] == row["target"]
             )
@@ -86,18 +85,16 @@ def read_texts(data: Path, prompts: Path, tokenizer: Any, settings: Row) -> list
             )
             made.append(Text(task, tokenizers.encode_prompt(tokenizer, row["prompt"]), ids, truth))
     if not made:
-        raise InputError(f"{prompts}: no references found, expected some of {', '.join(TASKS)}")
+        raise InputError(f"{prompts}: no references found, expected some of {settings.tasks}")
     return made
 
 
-def view(folder: Path, texts: Sequence[Text], vocabulary: int, settings: Row) -> View:
+def view(folder: Path, texts: Sequence[Text], vocabulary: int, settings: FidelitySettings) -> View:
     """Loads a model, reads all texts and keeps only what `View` holds, hidden states on the CPU."""
-    import torch
-
-    device = checkpoints.pick_device(settings.get("device", "cpu"))
-    model = checkpoints.load(folder, device, settings.get("dtype", "float32"))
+    device = checkpoints.pick_device(settings.device)
+    model = checkpoints.load(folder, device, settings.dtype)
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i].prompt + texts[i].response))
-    size = settings.get("batch_size", 16)
+    size = settings.batch_size
     found: dict[int, Tensor] = {}
     with torch.inference_mode():
         for start in range(0, len(order), size):
@@ -123,8 +120,6 @@ def tiles(count: int, vocabulary: int) -> Iterator[slice]:
 
 def compare(reference: View, other: View) -> tuple[Tensor, Tensor, Tensor]:
     """KL(reference, other) in bits, do both agree on the top token, the reference's entropy [N]."""
-    import torch
-
     parts = []
     with torch.inference_mode():
         for rows in tiles(len(reference.hidden_Nd), len(reference.weight_Vd)):
@@ -138,8 +133,6 @@ def compare(reference: View, other: View) -> tuple[Tensor, Tensor, Tensor]:
 
 def compare_truth(truth: Sequence[dict[int, float]], other: View) -> tuple[Tensor, Tensor, Tensor]:
     """The same against true distributions; a tie for the likeliest token counts for either."""
-    import torch
-
     place_K = torch.tensor([n for n, chances in enumerate(truth) for _ in chances])
     id_K = torch.tensor([token for chances in truth for token in chances])
     p_K = torch.tensor([p for chances in truth for p in chances.values()], dtype=torch.float64)
@@ -153,8 +146,10 @@ def compare_truth(truth: Sequence[dict[int, float]], other: View) -> tuple[Tenso
     zeros_N = torch.zeros(len(truth), dtype=torch.float64)
     entropy_N = zeros_N.index_add(0, place_K, -p_K * p_K.log())
     cross_N = zeros_N.index_add(0, place_K, -p_K * q_K)
-    same = [chances.get(top, 0.0) > max(chances.values()) - 1e-12
-            for chances, top in zip(truth, tops, strict=True)]  # fmt: skip
+    same = [
+        chances.get(top, 0.0) > max(chances.values()) - 1e-12
+        for chances, top in zip(truth, tops, strict=True)
+    ]
     same_N = torch.tensor(same, dtype=torch.float64)
     return (cross_N - entropy_N) / math.log(2), same_N, entropy_N / math.log(2)
 
@@ -169,7 +164,7 @@ def rows_of(names: Row, values: Sequence[Tensor], texts: Sequence[Text]) -> Iter
         place += len(text.response)
     for task, at in spans.items():
         means = [float(part[at].mean()) for part in (kl_N, 100 * same_N, entropy_N)]
-        shown = dict(zip(COLUMNS[7:10], (f"{mean:.6f}" for mean in means), strict=True))
+        shown = dict(zip(MEANS, (f"{mean:.6f}" for mean in means), strict=True))
         count = sum(text.task == task for text in texts)
         sizes = {"tokens": len(at), "documents": count, "left_out": 0}
         yield names | {"task": task} | sizes | shown
@@ -177,8 +172,6 @@ def rows_of(names: Row, values: Sequence[Tensor], texts: Sequence[Text]) -> Iter
 
 def truth_rows(names: Row, seen: View, texts: Sequence[Text]) -> Iterator[Row]:
     """One row per task against the truth; a reference outside its grammar is left out, counted."""
-    import torch
-
     kept = [text for text in texts if text.truth]
     inside_N = torch.tensor([bool(text.truth) for text in texts for _ in text.response])
     part = replace(seen, hidden_Nd=seen.hidden_Nd[inside_N])
@@ -189,7 +182,11 @@ def truth_rows(names: Row, seen: View, texts: Sequence[Text]) -> Iterator[Row]:
 
 
 def fidelity(
-    folders: dict[str, Path], data: Path, prompts: Path, settings: Row, stage: Stage
+    folders: Mapping[str, Path],
+    data: Path,
+    prompts: Path,
+    settings: FidelitySettings,
+    stage: Stage,
 ) -> list[Row]:
     """Rows for every model against its teacher (all teachers if it has none), and the truth.
 
@@ -204,7 +201,7 @@ def fidelity(
     teachers: dict[str, View] = {}
     made: list[Row] = []
     for run in sorted(folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
-        names = dict(zip(COLUMNS, run.split("/"), strict=False))
+        names = dict(zip(RUN, run.split("/"), strict=True))
         seen = view(folders[run], texts, len(tokenizer), settings)
         if names["method"] == "teacher":
             teachers[names["teacher"]] = seen
@@ -238,8 +235,7 @@ def main() -> None:
     )  # fmt: skip
     one.add_argument("--data", required=True, type=Path, help="folder of <task>.jsonl of the data")
     one.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
-    keys = "tasks, documents (of each, 64), batch_size, dtype, device"
-    one.add_argument("--settings", default="{}", help=f"JSON with any of {keys}")
+    one.add_argument("--settings", default="{}", help=FidelitySettings.about())
     one.add_argument("--output", required=True, type=Path, help="CSV to write")
     gather = commands.add_parser("collect", help="CSVs of all jobs -> one")
     gather.add_argument("--found", required=True, nargs="+", type=Path, help="jobs' CSVs")
@@ -251,8 +247,9 @@ def main() -> None:
         os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         pairs = (text.partition("=") for text in args.models)
         folders = {run: Path(folder) for run, _, folder in pairs}
-        settings = json.loads(args.settings)
-        stage = Stage("fidelity", next(iter(folders)), settings)
+        given = json.loads(args.settings)
+        settings = FidelitySettings.of(given)
+        stage = Stage("fidelity", next(iter(folders)), given)
         rows = fidelity(folders, args.data, args.prompts, settings, stage)
         scores.write_csv(args.output, COLUMNS, rows)
         stage.write(args.output.with_suffix(".provenance.json"))

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from atkd.evaluation import scores
+from atkd.evaluation.settings import EvaluationSettings
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_json, write_jsonl
+from atkd.tasks import TASKS
 
 Row = dict[str, Any]
 FIELDS = ("id", "split", "subject", "question", "choices", "answer")
-COLUMNS = ("run", "documents", "prefix_match", "option_accuracy", "builtin", "shots", "cut")
-COLUMNS += ("lm_eval",)
-SHOTS = 5
+OURS = ("prefix_match", "option_accuracy")
+COLUMNS = ("run", "documents", *OURS, "builtin", "shots", "cut", "lm_eval")
 DESCRIPTION = "The following are multiple choice questions (with answers) about {}.\n\n"
 
 
@@ -50,19 +51,26 @@ def write_tasks(rows: Iterable[Row], asked: set[str], shots: int, folder: Path) 
         for split, path in files.items():
             write_jsonl(path, subjects[subject][split])
         own = shipped / f"mmlu_{subject}.yaml"
-        task = {"include": str(own if own.is_file() else shipped / "_default_template_yaml")}
-        task |= {"task": f"mmlu_{subject}", "dataset_path": "json", "dataset_name": None}
+        task = {
+            "include": str(own if own.is_file() else shipped / "_default_template_yaml"),
+            "task": f"mmlu_{subject}",
+            "dataset_path": "json",
+            "dataset_name": None,
+            "num_fewshot": shots,
+            "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
+        }
         if not own.is_file():
             task["description"] = DESCRIPTION.format(subject.replace("_", " "))
-        task |= {"num_fewshot": shots, "dataset_kwargs": {"data_files": files}}
-        task["dataset_kwargs"] |= {"cache_dir": str(folder / "cache")}
         write_json(folder / f"mmlu_{subject}.yaml", task)  # JSON is YAML
-    group = {"group": "mmlu", "task": [f"mmlu_{subject}" for subject in names]}
-    group["aggregate_metric_list"] = [{"metric": "acc", "weight_by_size": True}]
+    group = {
+        "group": "mmlu",
+        "task": [f"mmlu_{subject}" for subject in names],
+        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
+    }
     write_json(folder / "mmlu.yaml", group)
 
 
-def builtin(model: Any, tokenizer: Any, tasks: Path, settings: Row) -> Row:
+def builtin(model: Any, tokenizer: Any, tasks: Path, settings: EvaluationSettings) -> Row:
     """Accuracy in percent of lm-eval's own MMLU, and how many prompts it had to cut."""
     import datasets
     from lm_eval.evaluator import evaluate
@@ -71,7 +79,7 @@ def builtin(model: Any, tokenizer: Any, tasks: Path, settings: Row) -> Row:
 
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # a line for every prompt it cuts
-    context, size = settings.get("context", 2048), settings.get("batch_size", 16)
+    context, size = settings.context, settings.batch_size
     options = {"backend": "causal", "max_length": context, "batch_size": size}
     lm = HFLM(pretrained=model, tokenizer=tokenizer, **options)
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
@@ -83,23 +91,30 @@ def builtin(model: Any, tokenizer: Any, tasks: Path, settings: Row) -> Row:
     return {"builtin": accuracy, "documents": len(rows), "cut": cut}
 
 
-def compare(folder: Path, run: str, data: Path, documents: Path, settings: Row) -> Row:
+def compare(
+    folder: Path, run: str, data: Path, documents: Path, settings: EvaluationSettings
+) -> Row:
     """One run's accuracies on the questions it was scored on, by both protocols."""
     rows = [row for row in scores.read_documents(documents) if row["task"] == "mmlu"]
     if not rows:
         raise InputError(f"{documents}: no rows of task mmlu, expected a run that was asked it")
     ours = {row["metric"]: row["value"] for row in scores.scores_of(rows)}
     with start_up():
-        device = checkpoints.pick_device(settings.get("device", "cpu"))
-        model = checkpoints.load(folder, device, settings.get("dtype", "float32"))
+        device = checkpoints.pick_device(settings.device)
+        model = checkpoints.load(folder, device, settings.dtype)
         tokenizer = tokenizers.open_tokenizer({"folder": str(folder)}, run.split("/")[0])
-    shots = settings.get("shots", {}).get("mmlu", SHOTS)
+    shots = settings.shots.get("mmlu", TASKS["mmlu"].shots)
     with tempfile.TemporaryDirectory() as scratch:
         asked = {row["document"] for row in rows}
         write_tasks(read_jsonl(data, FIELDS), asked, shots, Path(scratch))
         found = builtin(model, tokenizer, Path(scratch), settings)
-    ours = {name: ours.get(name) for name in ("prefix_match", "option_accuracy")}
-    return {"run": run} | ours | found | {"shots": shots, "lm_eval": version("lm_eval")}
+    return {
+        "run": run,
+        **{name: ours.get(name) for name in OURS},
+        **found,
+        "shots": shots,
+        "lm_eval": version("lm_eval"),
+    }
 
 
 def collect(paths: Iterable[Path], output: Path) -> None:
@@ -119,8 +134,7 @@ def main() -> None:
     one.add_argument("--run", required=True, help="family/student/teacher/method/seed")
     one.add_argument("--data", required=True, type=Path, help="data/tasks/mmlu.jsonl")
     one.add_argument("--documents", required=True, type=Path, help="the run's documents.csv.gz")
-    keys = "context, batch_size, shots, dtype, device"
-    one.add_argument("--settings", default="{}", help=f"JSON with any of {keys}")
+    one.add_argument("--settings", default="{}", help=EvaluationSettings.about())
     one.add_argument("--output", required=True, type=Path, help="crosscheck.json to write")
     gather = commands.add_parser("collect", help="all runs -> one CSV")
     gather.add_argument(
@@ -133,6 +147,6 @@ def main() -> None:
     else:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        settings = json.loads(args.settings)
+        settings = EvaluationSettings.of(json.loads(args.settings))
         write_json(args.output, compare(args.model, args.run, args.data, args.documents, settings))
     print(args.output)

@@ -5,86 +5,64 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import re
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from atkd.evaluation import secondary
-from atkd.runtime.files import InputError, open_text, read_json, read_jsonl, write_text
+from atkd.evaluation.metrics import (
+    EASY,
+    HARD,
+    METRICS,
+    WHOLE,
+    Bits,
+    Metric,
+    Ratio,
+    Value,
+    calibration_error,
+    metric_row,
+)
+from atkd.runtime.files import InputError, open_text, read_json, read_jsonl, write_json, write_text
+from atkd.tasks import AVERAGES, TASKS, Task, open_ended
 
 Row = dict[str, Any]
-GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
-UNDERSTANDING = ("mmlu", "drop", "bbh")
-AVERAGES = {
-    "average": (*GENERATION, *UNDERSTANDING),
-    "generation": GENERATION,
-    "understanding": UNDERSTANDING,
-}
-OVER_GROUPS = ("bbh",)  # plain mean over groups, as instruct-eval does; all others over documents
+Column = list[Value | None]  # a metric's value of each sample
 DOCUMENT_COLUMNS = ("task", "document", "group", "metric", "value", "numerator", "denominator")
-SCORE_COLUMNS = ("config", "family", "student", "teacher", "method", "seed", "task", "metric")
-SCORE_COLUMNS += ("value", "n")
+RUN_COLUMNS = ("config", "family", "student", "teacher", "method", "seed")
+SCORE_COLUMNS = (*RUN_COLUMNS, "task", "metric", "value", "n")
 COSTS = ("wall_s", "cpu_s", "startup_s", "peak_memory_mb")
 COST_COLUMNS = ("run", "stage", *COSTS, "tokens", "tokens_per_s", "steps")
-JUDGE = "judge"  # stands in for ROUGE-L as a task's score wherever a judge ran
+JUDGE, EXACT = "judge", "judge_exact"  # a judge stands in for ROUGE-L as a task's score
 SAMPLE_FIELDS = ("id", "group", "target", "answer", "bits", "bytes")
+RECORD_FIELDS = ("config", "source", "runs")
 
 
-def words(text: str) -> list[str]:
-    """The words ROUGE compares: runs of ASCII letters and digits, lower case."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+def task_row(name: str, place: str | Path = "task") -> Task:
+    """A task's row; InputError names where an unknown one was found."""
+    if name not in TASKS:
+        raise InputError(f"{place}: unknown task {name!r}; expected one of {', '.join(TASKS)}")
+    return TASKS[name]
 
 
-def common_length(first: list[str], second: list[str]) -> int:
-    """Length of the longest common subsequence (bit-parallel: one step per word of `second`)."""
-    places: dict[str, int] = defaultdict(int)
-    for index, word in enumerate(first):
-        places[word] |= 1 << index
-    row = full = (1 << len(first)) - 1
-    for word in second:
-        match = row & places.get(word, 0)
-        row = ((row + match) | (row - match)) & full
-    return len(first) - row.bit_count()
-
-
-def rouge_l(answer: str, target: str) -> float:
-    """ROUGE-L F in percent, equal to `rouge-score`'s rougeL without stemmer."""
-    found, wanted = words(answer), words(target)
-    common = common_length(wanted, found)
-    if common == 0:
-        return 0.0
-    precision, recall = common / len(found), common / len(wanted)
-    return 100.0 * (2 * precision * recall / (precision + recall))
-
-
-def prefix_match(answer: str, target: str) -> float:
-    """100 if the stripped answer starts with the target, else 0 (instruct-eval's rule)."""
-    return 100.0 if answer.strip().startswith(target) else 0.0
-
-
-def primary(task: str) -> str:
-    """The task's own metric."""
-    return "prefix_match" if task in UNDERSTANDING else "rouge_l"
-
-
-def bits_per_byte(pairs: Iterable[tuple[float, float]]) -> float:
-    """Sum of bits over sum of bytes, from pairs (bits, bytes) per document."""
-    bits, size = (sum(values) for values in zip(*pairs, strict=True))
-    return bits / size
+def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
+    """Sum of the numerators over sum of the denominators."""
+    above, below = (sum(values) for values in zip(*pairs, strict=True))
+    return above / below
 
 
 def mean_score(task: str, values: Iterable[tuple[str, float]]) -> float:
-    """Mean over documents of pairs (group, value); BBH: over the means of its groups."""
+    """Mean over documents of pairs (group, value); for some tasks over the means of its groups."""
+    over_groups = task_row(task).over_groups
     groups: dict[str, list[float]] = defaultdict(list)
     for group, value in values:
-        groups[group if task in OVER_GROUPS else ""].append(value)
+        groups[group if over_groups else ""].append(value)
     means = [sum(members) / len(members) for members in groups.values()]
     return sum(means) / len(means)
 
 
-def score_samples(folder: Path, teachers: dict[str, Path] | None = None) -> list[Row]:
+def score_samples(folder: Path, teachers: Mapping[str, Path] | None = None) -> list[Row]:
     """Document rows of every `<task>.jsonl` in a samples folder.
 
     `teachers` are samples folders of teachers, by name (`own`: the run's own), which decide what
@@ -93,42 +71,78 @@ def score_samples(folder: Path, teachers: dict[str, Path] | None = None) -> list
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
         raise InputError(f"{folder}: no samples found, expected <task>.jsonl files")
-    made = []
+    fields = (*SAMPLE_FIELDS, "token_bits") if teachers else SAMPLE_FIELDS
+    made: list[Row] = []
     for path in paths:
-        task, metric = path.stem, primary(path.stem)
-        judge = {"prefix_match": prefix_match, "rouge_l": rouge_l}[metric]
-        fields = (*SAMPLE_FIELDS, "token_bits") if teachers else SAMPLE_FIELDS
+        task_row(path.stem, path)
         samples = list(read_jsonl(path, fields))
-        for row in samples:
-            value = f"{judge(row['answer'], row['target']):.6f}"
-            made.append(named(task, row) | {"metric": metric, "value": value})
-            bits = {"numerator": f"{row['bits']:.6f}", "denominator": str(row["bytes"])}
-            made.append(named(task, row) | {"metric": "bits_per_byte"} | bits)
-        found = secondary_rows(path, samples, teachers or {})
-        made += (named(task, row) | columns for row, columns in found)
+        bits = {
+            name: teacher_bits(name, other / path.name, samples)
+            for name, other in (teachers or {}).items()
+        }
+        made += documents_of(path.stem, samples, bits)
     return made
 
 
-def named(task: str, sample: Row) -> Row:
-    """The columns that say what a document row is about."""
-    return {"task": task, "document": sample["id"], "group": sample["group"]}
-
-
-def secondary_rows(
-    path: Path, samples: list[Row], teachers: dict[str, Path]
-) -> Iterator[tuple[Row, Row]]:
-    """(sample, columns) of all secondary metrics of a task."""
-    if primary(path.stem) == "rouge_l":
-        yield from secondary.answer_rows(samples, [words(row["answer"]) for row in samples])
+def teacher_bits(name: str, path: Path, samples: Iterable[Row]) -> Bits:
+    """Bits per token of a teacher's references; InputError if it lacks one of the samples."""
+    bits = {row["id"]: row["token_bits"] for row in read_jsonl(path, ("id", "token_bits"))}
     for row in samples:
-        if "likelihoods" in row:
-            yield from ((row, columns) for columns in secondary.choice_rows(row))
-    fields = ("id", "token_bits")
-    bits = {
-        name: {row["id"]: row["token_bits"] for row in read_jsonl(other / path.name, fields)}
-        for name, other in teachers.items()
-    }
-    yield from secondary.split_rows(samples, bits)
+        if row["id"] not in bits:
+            raise InputError(f"teacher {name}: no sample {row['id']!r}; samples of other data?")
+    return bits
+
+
+def documents_of(task: str, samples: Sequence[Row], teachers: Mapping[str, Bits]) -> Iterator[Row]:
+    """Document rows of one task's samples: every metric that `METRICS` has of them."""
+    columns = columns_of(task, samples, teachers)
+    for _, part in groupby(columns, key=lambda column: column[0]):
+        members = list(part)
+        for place, sample in enumerate(samples):
+            names = {"task": task, "document": sample["id"], "group": sample["group"]}
+            for _, metric, column in members:
+                value = column[place]
+                if value is not None:
+                    yield names | {"metric": metric} | texts(metric, value)
+
+
+def columns_of(
+    task: str, samples: Sequence[Row], teachers: Mapping[str, Bits]
+) -> Iterator[tuple[str, str, Column]]:
+    """(part, metric, values) of every metric that a task's samples have."""
+    for name, row in METRICS.items():
+        if not has(task, name, row):
+            continue
+        if row.of is not None:
+            column = [row.of(s) if all(f in s for f in row.needs) else None for s in samples]
+            yield row.part or name, name, column
+        if row.of_all is not None:
+            yield name, name, list(row.of_all(samples))
+        if row.of_teacher is not None:
+            for teacher, bits in teachers.items():
+                metric = name if teacher == "own" else f"{name}@{teacher}"
+                yield metric, metric, list(row.of_teacher(samples, bits))
+
+
+def has(task: str, name: str, row: Metric) -> bool:
+    """Whether a task has a metric."""
+    return {
+        "all": True,
+        "own": TASKS[task].metric == name,
+        "open": open_ended(task),
+    }[row.tasks]
+
+
+def texts(metric: str, value: Value) -> Row:
+    """The columns that hold a value."""
+    decimals = metric_row(metric).decimals
+
+    def shown(number: float) -> str:
+        return f"{number:.{decimals}f}" if isinstance(number, float) else str(number)
+
+    if isinstance(value, Ratio):
+        return {"numerator": shown(value.numerator), "denominator": str(value.denominator)}
+    return {"value": shown(value)}
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
@@ -160,14 +174,44 @@ def read_documents(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> l
     return rows
 
 
+def value_of(row: Row) -> Value:
+    """The value that a document row holds."""
+    if row.get("value"):
+        return float(row["value"])
+    return Ratio(float(row["numerator"]), float(row["denominator"]))
+
+
+def aggregate(task: str, metric: str, values: Sequence[tuple[str, Any]]) -> float:
+    """A task's value of a metric from (group, value) of its documents: a ratio of sums, or a mean.
+
+    A judge's metric has values of either kind.
+    """
+    if isinstance(values[0][1], Ratio):
+        return (metric_row(metric).scale or 1.0) * ratio_of_sums(value for _, value in values)
+    return mean_score(task, values)
+
+
 def task_score(task: str, metric: str, rows: list[Row]) -> Row:
-    """One task's value of a metric: a mean over documents, or a ratio of sums."""
-    if rows[0].get("value"):
-        value = mean_score(task, ((row["group"], float(row["value"])) for row in rows))
-    else:
-        pairs = ((float(row["numerator"]), float(row["denominator"])) for row in rows)
-        value = (100.0 if metric in (JUDGE, *secondary.PERCENT) else 1.0) * bits_per_byte(pairs)
+    """One task's score row of a metric."""
+    value = aggregate(task, metric, [(row["group"], value_of(row)) for row in rows])
     return {"task": task, "metric": metric, "value": value, "n": len(rows)}
+
+
+def derived(
+    task: str, rows: Mapping[str, Sequence[Row]], scores: Mapping[str, Row]
+) -> Iterator[Row]:
+    """Scores of a task made of others: calibration error, and what hard tokens cost."""
+    right, sure = (
+        [float(row["value"]) / 100 for row in rows.get(name, ())]
+        for name in ("option_accuracy", "option_confidence")
+    )
+    if right:
+        value = 100 * calibration_error(zip(sure, right, strict=True))
+        yield {"task": task, "metric": "calibration_error", "value": value, "n": len(right)}
+    for metric, row in scores.items():
+        if metric.startswith(EASY):
+            rest = scores[WHOLE]["value"] - row["value"]
+            yield row | {"metric": metric.replace(EASY, HARD), "value": rest}
 
 
 def scores_of(rows: list[Row]) -> list[Row]:
@@ -178,8 +222,8 @@ def scores_of(rows: list[Row]) -> list[Row]:
     made, scores = [], {}
     for task, metrics in by_task.items():
         found = {name: task_score(task, name, members) for name, members in metrics.items()}
-        made += [*found.values(), *secondary.derived(task, metrics, found)]
-        own = JUDGE if JUDGE in found else primary(task)
+        made += [*found.values(), *derived(task, metrics, found)]
+        own = JUDGE if JUDGE in found else task_row(task).metric
         if own in found:
             scores[task] = found[own] | {"metric": "score"}
     for name, tasks in AVERAGES.items():
@@ -218,11 +262,11 @@ def costs_of(results: Path, runs: Iterable[str]) -> list[Row]:
 def judged(rows: list[Row], verdicts: list[Row]) -> list[Row]:
     """One run's documents with a language model's; the exact judge's become `judge_exact`."""
     tasks = {row["task"] for row in verdicts}
-    made = []
-    for row in rows:
-        moved = row["metric"] == JUDGE and row["task"] in tasks
-        made.append(row | {"metric": "judge_exact"} if moved else row)
-    return made + verdicts
+    moved = [
+        row | {"metric": EXACT} if row["metric"] == JUDGE and row["task"] in tasks else row
+        for row in rows
+    ]
+    return moved + verdicts
 
 
 def _check_judged(rows: list[Row]) -> None:
@@ -238,31 +282,73 @@ def _check_judged(rows: list[Row]) -> None:
             )
 
 
-def collect(config: str, results: Path, paths: list[Path], judge: Path | None = None) -> int:
-    """Writes scores.csv, documents.csv.gz and costs.csv of all runs; returns their number.
+def checked_record(record: Any) -> Row:
+    """What `run.json` says of a run; InputError unless it has the `RECORD_FIELDS`."""
+    if not isinstance(record, dict):
+        raise InputError(f"--record: found {type(record).__name__}; expected a JSON object")
+    for name in RECORD_FIELDS:
+        if name not in record:
+            known = ", ".join(RECORD_FIELDS)
+            raise InputError(f"--record: key {name!r} is missing; expected {known}")
+    if not isinstance(record["config"], str):
+        raise InputError(f"--record: config: found {record['config']!r}; expected a name")
+    return record
+
+
+def all_documents(
+    results: Path, paths: Iterable[Path], exact: Iterable[Path] = (), judge: Path | None = None
+) -> dict[str, list[Row]]:
+    """Run -> its document rows: its own, then its exact judge's, then a language model's.
 
     `judge` is a language model's documents.csv.gz, of all runs.
     """
-    runs = {run_key(path, results): path for path in paths}
+    found = {run_key(path, results): path for path in paths}
+    rated = {run_key(path, results): path for path in exact}
+    for key in rated.keys() - found.keys():
+        raise InputError(f"{rated[key]}: no documents of run {'/'.join(key)}; expected its own too")
     verdicts: dict[str, list[Row]] = defaultdict(list)
     for row in read_documents(judge, ("run", *DOCUMENT_COLUMNS)) if judge else ():
         verdicts[row["run"]].append(row)
-    documents: list[Row] = []
-    scores: list[Row] = []
-    for key, path in sorted(runs.items()):
-        rows = judged(read_documents(path), verdicts["/".join(key)])
-        documents += ({"run": "/".join(key)} | row for row in rows)
-        names = dict(zip(SCORE_COLUMNS, (config, *key), strict=False))
-        scores += (names | row | {"value": f"{row['value']:.6f}"} for row in scores_of(rows))
+    return {
+        "/".join(key): judged(
+            [*read_documents(path), *(document_rows(rated[key]) if key in rated else ())],
+            verdicts["/".join(key)],
+        )
+        for key, path in sorted(found.items())
+    }
+
+
+def collect(
+    record: Row,
+    results: Path,
+    paths: Iterable[Path],
+    exact: Iterable[Path] = (),
+    judge: Path | None = None,
+) -> int:
+    """Writes scores.csv, documents.csv.gz, costs.csv, run.json of all runs; returns their number.
+
+    `record` is what run.json says; the files are those of `all_documents`.
+    """
+    config = checked_record(record)["config"]
+    runs = all_documents(results, paths, exact, judge)
+    documents = [{"run": run} | row for run, rows in runs.items() for row in rows]
     _check_judged(documents)
+    scores = [
+        dict(zip(RUN_COLUMNS, (config, *run.split("/")), strict=True))
+        | row
+        | {"value": f"{row['value']:.6f}"}
+        for run, rows in runs.items()
+        for row in scores_of(rows)
+    ]
     write_csv(results / "documents.csv.gz", ("run", *DOCUMENT_COLUMNS), documents)
-    write_csv(results / "costs.csv", COST_COLUMNS, costs_of(results, ("/".join(k) for k in runs)))
+    write_csv(results / "costs.csv", COST_COLUMNS, costs_of(results, runs))
+    write_json(results / "run.json", record)
     write_csv(results / "scores.csv", SCORE_COLUMNS, scores)
     return len(runs)
 
 
-def main() -> None:
-    """Scores samples per document, or collects the documents of all runs into score files."""
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m atkd score", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="samples of one run -> documents.csv.gz")
@@ -272,19 +358,31 @@ def main() -> None:
         help="samples of teachers that decide which tokens are easy; own=FOLDER: the run's own",
     )  # fmt: skip
     score.add_argument("--output", required=True, type=Path, help="documents.csv.gz to write")
-    gather = commands.add_parser("collect", help="all runs -> scores, documents and costs")
-    gather.add_argument("--config", required=True, help="name of the configuration")
+    gather = commands.add_parser("collect", help="all runs -> scores, documents, costs, run.json")
+    gather.add_argument(
+        "--record", required=True, help=f"JSON for run.json: {', '.join(RECORD_FIELDS)}"
+    )
     gather.add_argument(
         "--results", required=True, type=Path, help="folder with runs/, to write to"
     )
     gather.add_argument("--documents", required=True, nargs="+", type=Path, help="runs' files")
+    gather.add_argument(
+        "--exact", nargs="*", default=[], type=Path, metavar="FILE",
+        help="judge_documents.csv.gz of the runs that an exact judge rated",
+    )  # fmt: skip
     gather.add_argument("--judge", type=Path, help="documents.csv.gz of a language model's ratings")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Scores samples per document, or collects the documents of all runs into score files."""
+    args = parse()
     if args.command == "score":
         pairs = (text.partition("=") for text in args.teachers)
         rows = score_samples(args.samples, {name: Path(folder) for name, _, folder in pairs})
         write_csv(args.output, DOCUMENT_COLUMNS, rows)
         print(f"{args.output}: {len(rows)} rows")
     else:
-        count = collect(args.config, args.results, args.documents, args.judge)
+        record = json.loads(args.record)
+        count = collect(record, args.results, args.documents, args.exact, args.judge)
         print(f"{args.results / 'scores.csv'}: {count} runs")

@@ -16,13 +16,13 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from atkd.evaluation import scores
-from atkd.judge.asker import Asker
-from atkd.judge.endpoint import Call, checked, cut_off, described
-from atkd.judge.ledger import Ledger
+from atkd.judge.client import Call, Client
+from atkd.judge.settings import JudgeSettings, described
 from atkd.judge.verdicts import Question, Verdict, questions, report
 from atkd.runtime.files import InputError, folder_lock, open_text, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
@@ -95,8 +95,9 @@ def template(path: str | None) -> str:
 
 def call(question: Question, order: int, text: str) -> Call:
     """The call for an order: 1 shows the model's answer first, 2 the reference."""
-    texts = [question.answer, question.item["output"]][:: 1 if order == 1 else -1]
-    parts = dict(zip(PARTS, (question.request, *texts), strict=True))
+    ours, theirs = question.answer, question.item["output"]
+    first, second = (ours, theirs) if order == 1 else (theirs, ours)
+    parts = {"question": question.request, "first": first, "second": second}
     prompt = re.sub(rf"\{{({'|'.join(PARTS)})\}}", lambda found: parts[found[1]], text)
     return Call((question.run, question.task, question.item["id"], str(order)), prompt)
 
@@ -106,54 +107,70 @@ def parse(reply: str | None) -> tuple[float, float] | None:
     if reply is None or ("<think>" in reply and "</think>" not in reply):
         return None
     plain = re.sub(r"[*_`]", "", reply.rpartition("</think>")[2]).strip()
-    found = [*LABELLED.finditer(plain)] or [re.fullmatch(PAIR, plain, re.IGNORECASE)]
-    return (float(found[-1][1]), float(found[-1][2])) if found[-1] else None
+    labelled = [*LABELLED.finditer(plain)]
+    found = labelled[-1] if labelled else re.fullmatch(PAIR, plain, re.IGNORECASE)
+    return (float(found[1]), float(found[2])) if found else None
+
+
+def cut_off(row: Row) -> bool:
+    """Whether the log's row is a reply that the limit on its length ended."""
+    choices = (row.get("raw") or {}).get("choices") or [{}]
+    return choices[0].get("finish_reason") == "length"
+
+
+def order_row(order: int, reply: Row) -> Row:
+    """What the log's row for an order says: both ratings or None, the reply, what went wrong."""
+    row = {"order": order, "model": None, "reference": None, "reply": reply["text"]}
+    if cut_off(reply):  # else a 10 may have become a 1
+        return row | {"error": "cut off by the limit on its length, reply_tokens"}
+    if "error" in reply:
+        row["error"] = reply["error"]
+    pair = parse(reply["text"])
+    if pair is None:
+        return row
+    first, second = pair
+    ours, theirs = (first, second) if order == 1 else (second, first)
+    return row | {"model": ours, "reference": theirs}
 
 
 def verdict(question: Question, replies: list[Row]) -> Verdict:
-    """A question's verdict from the ledger's rows, one per order; means over the orders."""
-    orders: list[Row] = []
-    for order, reply in enumerate(replies, 1):
-        whole = not cut_off(reply)  # else a 10 may have become a 1
-        pair = (parse(reply["text"]) if whole else None) or (None, None)
-        ours, theirs = pair[:: 1 if order == 1 else -1]
-        kept = {"reply": reply["text"]} | {k: reply[k] for k in ("error",) if k in reply}
-        kept |= {} if whole else {"error": "cut off by the limit on its length, reply_tokens"}
-        orders.append({"order": order, "model": ours, "reference": theirs} | kept)
+    """A question's verdict from the log's rows, one per order; means over the orders."""
+    orders = [order_row(order, reply) for order, reply in enumerate(replies, 1)]
     if any(row["model"] is None for row in orders):
         return Verdict(question, None, None, orders)
-    means = [sum(row[name] for row in orders) / len(orders) for name in ("model", "reference")]
-    return Verdict(question, *means, orders)
+    model, reference = (
+        sum(row[name] for row in orders) / len(orders) for name in ("model", "reference")
+    )
+    return Verdict(question, model, reference, orders)
 
 
-def settings_of(given: Row) -> Row:
+def settings_of(given: Row) -> JudgeSettings:
     """A configuration's settings checked, with defaults; the prompt's file included."""
-    settings = checked(given)
-    template(settings["prompt"])
+    settings = JudgeSettings.of(given)
+    template(settings.prompt)
     return settings
 
 
-def calls_of(asked: list[Question], settings: Row) -> list[list[Call]]:
+def calls_of(asked: list[Question], settings: JudgeSettings) -> list[list[Call]]:
     """Every question's calls, one per order."""
-    text, orders = template(settings["prompt"]), range(1, settings["orders"] + 1)
+    text, orders = template(settings.prompt), range(1, settings.orders + 1)
     return [[call(question, order, text) for order in orders] for question in asked]
 
 
-def llm(asked: list[Question], calls: list[list[Call]], asker: Asker) -> list[Verdict]:
-    """The language model's verdicts; asks only what the ledger lacks."""
-    asker.ask([one for several in calls for one in several])
+def llm(asked: list[Question], calls: list[list[Call]], client: Client) -> list[Verdict]:
+    """The language model's verdicts; asks only what is not answered yet."""
+    client.ask([one for several in calls for one in several])
     return [
-        verdict(question, [asker.reply(one) for one in several])
+        verdict(question, [client.log.replies[client.name(one)] for one in several])
         for question, several in zip(asked, calls, strict=True)
     ]
 
 
 def run_exact(args: argparse.Namespace) -> None:
-    """Adds the exact judge's rows to one run's documents, and writes its verdicts."""
+    """Writes the exact judge's verdicts on one run, and its document rows."""
     verdicts = [exact(question) for question in questions(args.run, args.samples, args.data)]
-    rows = [row for row in scores.read_documents(args.documents) if row["metric"] != scores.JUDGE]
-    rows += [row for found in verdicts for row in found.documents()]
     write_jsonl(args.output, (found.row() for found in verdicts))
+    rows = (row for found in verdicts for row in found.documents())
     scores.write_csv(args.documents, scores.DOCUMENT_COLUMNS, rows)
     print(f"{args.documents}: {len(verdicts)} answers judged")
 
@@ -161,21 +178,23 @@ def run_exact(args: argparse.Namespace) -> None:
 def run_llm(args: argparse.Namespace) -> None:
     """Rates the answers of several runs; writes verdicts, document rows and a summary."""
     settings, output = settings_of(json.loads(args.settings)), args.output or args.results / "judge"
-    stage = Stage("judge", "judge", settings)
+    stage = Stage("judge", "judge", asdict(settings))
     data, runs = args.results / "data", args.results / "runs"
     names = args.runs or [path.parent.relative_to(runs) for path in runs.glob("*/*/*/*/*/samples")]
     asked = [
-        q for run in sorted(map(str, names)) for q in questions(run, runs / run / "samples", data)
+        question
+        for run in sorted(map(str, names))
+        for question in questions(run, runs / run / "samples", data)
     ]
     calls = calls_of(asked, settings)
     with folder_lock(output):
-        ledger = Ledger(output / "replies.jsonl", settings["max_calls"], settings["max_tokens"])
-        asker = Asker(settings, ledger)
-        print(asker.outlook([one for several in calls for one in several]), file=sys.stderr)
+        client = Client(settings, output / "replies.jsonl")
+        print(client.outlook([one for several in calls for one in several]), file=sys.stderr)
         if not args.dry_run:
             stage.ready()
-            write(output, llm(asked, calls, asker))
-            stage.write(output / "provenance.json", calls=ledger.calls, tokens=ledger.tokens)
+            write(output, llm(asked, calls, client))
+            spent = {"calls": client.log.calls, "tokens": client.log.tokens}
+            stage.write(output / "provenance.json", **spent)
 
 
 def write(output: Path, verdicts: list[Verdict]) -> None:
@@ -207,7 +226,9 @@ def main() -> None:
     one.add_argument("--run", default="", help="family/student/teacher/method/seed")
     one.add_argument("--samples", required=True, type=Path, help="folder of <task>.jsonl")
     one.add_argument("--data", required=True, type=Path, help="folder written by atkd.data")
-    one.add_argument("--documents", required=True, type=Path, help="file that gets judge rows")
+    one.add_argument(
+        "--documents", required=True, type=Path, help="judge_documents.csv.gz to write"
+    )
     one.add_argument("--output", required=True, type=Path, help="judge.jsonl to write")
     many = commands.add_parser(
         "llm",

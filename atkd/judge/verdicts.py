@@ -11,6 +11,7 @@ from typing import Any
 
 from atkd.evaluation import scores
 from atkd.runtime.files import InputError, read_jsonl
+from atkd.tasks import open_ended
 
 Row = dict[str, Any]
 
@@ -68,9 +69,15 @@ class Verdict:
     def row(self) -> Row:
         """What judge.jsonl keeps."""
         asked = self.question
-        names = {"run": asked.run, "task": asked.task, "id": asked.item["id"]}
-        ratings = {"group": asked.group, "model": self.model, "reference": self.reference}
-        return names | ratings | self.details | ({"orders": self.orders} if self.orders else {})
+        row = {
+            "run": asked.run,
+            "task": asked.task,
+            "id": asked.item["id"],
+            "group": asked.group,
+            "model": self.model,
+            "reference": self.reference,
+        }
+        return row | self.details | ({"orders": self.orders} if self.orders else {})
 
     def documents(self) -> Iterator[Row]:
         """Rows of documents.csv.gz: the exact judge's value is percent of ten points, a language
@@ -102,7 +109,8 @@ def items(path: Path) -> dict[str, Row]:
 def questions(run: str, samples: Path, data: Path) -> Iterator[Question]:
     """Every open-ended answer in a samples folder; `data` is the folder that atkd.data wrote."""
     for path in sorted(samples.glob("*.jsonl")):
-        if path.stem in scores.UNDERSTANDING:
+        scores.task_row(path.stem, path)
+        if not open_ended(path.stem):
             continue
         source = data / "tasks" / path.name
         for row in read_jsonl(path, scores.SAMPLE_FIELDS):
@@ -113,18 +121,21 @@ def questions(run: str, samples: Path, data: Path) -> Iterator[Question]:
 
 def summarise(verdicts: list[Verdict]) -> Row:
     """What ratings say together; `score` is 100 * sum of the answers' / sum of the references'."""
-    pairs = [(found.model, found.reference) for found in verdicts if found.lead is not None]
-    leads = [model - reference for model, reference in pairs]
+    ours = [v.model for v in verdicts if v.model is not None]
+    theirs = [v.reference for v in verdicts if v.reference is not None]
+    leads = [v.lead for v in verdicts if v.lead is not None]
     effects = [v.order_effect for v in verdicts if v.order_effect is not None]
-    made: Row = {"documents": len(pairs), "score": None, "mean_difference": None}
-    if pairs:
-        ours, theirs = (sum(ratings) for ratings in zip(*pairs, strict=True))
-        made |= {"score": 100 * ours / theirs, "mean_difference": sum(leads) / len(leads)}
-    made |= {"wins": sum(x > 0 for x in leads), "ties": sum(x == 0 for x in leads)}
-    made |= {"losses": sum(x < 0 for x in leads)}
-    made |= {"order_effect": sum(effects) / len(effects) if effects else None}
-    made |= {"replies": sum(len(found.orders) for found in verdicts)}
-    return made | {"unparsable": sum(found.unparsable for found in verdicts)}
+    return {
+        "documents": len(leads),
+        "score": 100 * sum(ours) / sum(theirs) if leads else None,
+        "mean_difference": sum(leads) / len(leads) if leads else None,
+        "wins": sum(lead > 0 for lead in leads),
+        "ties": sum(lead == 0 for lead in leads),
+        "losses": sum(lead < 0 for lead in leads),
+        "order_effect": sum(effects) / len(effects) if effects else None,
+        "replies": sum(len(found.orders) for found in verdicts),
+        "unparsable": sum(found.unparsable for found in verdicts),
+    }
 
 
 def report(verdicts: list[Verdict]) -> Row:

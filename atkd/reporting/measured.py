@@ -35,7 +35,9 @@ def measured(folder: Path, runs: Iterable[str]) -> dict[str, Tasks]:
         path, rows = whole, merged.get(run)
         if rows is None:
             path = folder / "runs" / run / whole.name
-            rows = judged(read_documents(path), rated.get(run, []))
+            exact = path.with_name("judge_documents.csv.gz")
+            own = [*read_documents(path), *(document_rows(exact) if exact.is_file() else ())]
+            rows = judged(own, rated.get(run, []))
         found[run] = _tasks(path, rows)
     return found
 

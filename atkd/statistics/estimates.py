@@ -106,7 +106,8 @@ class Scores:
         """What to estimate; ROUGE-L only beside a judge, for else it is the score itself."""
         own = SCORED["rouge_l"]
         other = any(m == "rouge_l" and self.scored[task] != own for task, m in self.values)
-        return [name for name in METRICS if other or name != "rouge_l"]
+        shown = (name for name, row in METRICS.items() if row.estimated)
+        return [name for name in shown if other or name != "rouge_l"]
 
 
 def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:

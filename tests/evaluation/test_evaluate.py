@@ -8,19 +8,24 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from atkd.data import prepare, prompts
 from atkd.data.prompts import PromptSettings
 from atkd.evaluation import evaluate, scores
+from atkd.evaluation.metrics import METRICS, Metric, Ratio
+from atkd.evaluation.settings import EvaluationSettings
 from atkd.models import checkpoints, generation, tokenizers
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
 from atkd.tasks import AVERAGES
+from atkd.tasks import TASKS as TASKS_OF_ALL
 
 FAMILIES = ("opt", "pythia", "llama")
 CORPUS = [f"Human:\nSay {n} twice.\n\nAssistant:\n{n} {n}, it is.\nAnswer: B" for n in range(60)]
@@ -65,7 +70,7 @@ def make(family: str, folder: Path, rows: int | None = None, **roles: Any) -> tu
 def run(places: tuple[Path, Path], output: Path, batch_size: int = 16) -> dict[str, bytes]:
     settings = {"tasks": list(TASKS), "context": CONTEXT, "batch_size": batch_size}
     stage = Stage("evaluate", "opt/1/-/sft/1", settings)
-    evaluate.evaluate_folder(*places, settings, output, stage)
+    evaluate.evaluate_folder(*places, EvaluationSettings.of(settings), output, stage)
     return {task: (output / f"{task}.jsonl").read_bytes() for task in TASKS}
 
 
@@ -150,6 +155,31 @@ def test_uneven_groups_with_right_answers(tmp_path: Path) -> None:
     same_as_lm_evals(tmp_path / "samples")
 
 
+def test_a_tasks_own_metric_is_its_row(places: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task with another metric needs no file: values, groups and the better direction follow."""
+    for over_groups in (False, True):
+        task = replace(TASKS_OF_ALL["dolly"], metric="toy", over_groups=over_groups)
+        monkeypatch.setitem(TASKS_OF_ALL, "dolly", task)
+        row = Metric("Toy", "%", 0, False, "Lower is better.", of=lambda row: len(row["answer"]))
+        monkeypatch.setitem(METRICS, "toy", row)
+        made = evaluate.build_tasks(places[1][1], ["dolly"], "</s>")["dolly"]
+        assert made.higher_is_better() == {"toy": False}
+        values = [made.process_results({"group": g}, [t])["toy"] for g, t in GROUPED]
+        assert made.aggregation()["toy"](values) == (4.0 if over_groups else 3.0)
+    monkeypatch.setitem(METRICS, "toy", replace(row, of=lambda row: Ratio(len(row["answer"]), 2)))
+    ratio = replace(METRICS["toy"], scale=100.0)
+    monkeypatch.setitem(METRICS, "toy", ratio)
+    made = evaluate.build_tasks(places[1][1], ["dolly"], "</s>")["dolly"]
+    values = [made.process_results({"group": g}, [t])["toy"] for g, t in GROUPED]
+    assert made.aggregation()["toy"](values) == 150.0
+    monkeypatch.setitem(METRICS, "toy", replace(row, of=None))
+    with pytest.raises(InputError, match="metric toy cannot score a single answer"):
+        evaluate.build_tasks(places[1][1], ["dolly"], "</s>")
+
+
+GROUPED = [("a", "12"), ("a", "12"), ("a", "12"), ("b", "123456")]
+
+
 def test_the_real_tasks(tmp_path: Path) -> None:
     """All eight through lm-eval with a real tokenizer; samples give lm-eval's own numbers."""
     root = os.environ.get("ATKD_DATA")
@@ -170,7 +200,8 @@ def test_the_real_tasks(tmp_path: Path) -> None:
     settings = {"tasks": list(AVERAGES["average"]), "batch_size": 4}
     stage = Stage("evaluate", "pythia/1/-/none/1", settings)
     output = tmp_path / "samples"
-    evaluate.evaluate_folder(tmp_path / "m", tmp_path / "prompts", settings, output, stage)
+    places = (tmp_path / "m", tmp_path / "prompts")
+    evaluate.evaluate_folder(*places, EvaluationSettings.of(settings), output, stage)
     same_as_lm_evals(output)
 
 
@@ -251,8 +282,6 @@ def test_what_requests_share_is_computed_once(places: Any, monkeypatch: Any) -> 
 
 
 def test_entropy_is_that_of_the_whole_model(places: Any, tmp_path: Path) -> None:
-    import torch
-
     run(places[1], tmp_path)
     model, tokenizer = checkpoints.load(places[1][0]), evaluate.models_tokenizer(places[1][0])
     for row in list(read_jsonl(tmp_path / "dolly.jsonl"))[:4]:
@@ -268,8 +297,6 @@ def test_entropy_is_that_of_the_whole_model(places: Any, tmp_path: Path) -> None
 
 
 def test_options_by_hand(places: Any, tmp_path: Path) -> None:
-    import torch
-
     run(places[1], tmp_path)
     model, tokenizer = checkpoints.load(places[1][0]), evaluate.models_tokenizer(places[1][0])
     for row in read_jsonl(tmp_path / "mmlu.jsonl"):
@@ -286,8 +313,6 @@ def test_options_by_hand(places: Any, tmp_path: Path) -> None:
 
 
 def test_bits_are_those_of_the_whole_model(places: Any, tmp_path: Path) -> None:
-    import torch
-
     run(places[1], tmp_path)
     model = checkpoints.load(places[1][0])
     tokenizer = evaluate.models_tokenizer(places[1][0])
@@ -304,8 +329,6 @@ def test_bits_are_those_of_the_whole_model(places: Any, tmp_path: Path) -> None:
 
 
 def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
-    import torch
-
     model = checkpoints.load(places[1][0])
     tokenizer = evaluate.models_tokenizer(places[1][0])
     rows = tokenizers.encode_prompts(tokenizer, ["Say it.", "Say it twice. It is."])
@@ -385,9 +408,12 @@ def test_blank_lines_do_not_stop(places: Any) -> None:
 def test_bad_input(places: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"koala.jsonl: prompt file not found"):
         evaluate.build_tasks(places[1][1], ["koala"], "</s>")
-    settings = {"tasks": ["dolly"], "context": 40}
+    (tmp_path / "doly.jsonl").write_text((places[1][1] / "dolly.jsonl").read_text())
+    with pytest.raises(InputError, match="unknown task 'doly'; expected one of dolly"):
+        evaluate.build_tasks(tmp_path, ["doly"], "</s>")
+    settings = EvaluationSettings(tasks=["dolly"], context=40)
     with pytest.raises(InputError, match="tokens, expected at most"):
-        evaluate.evaluate_folder(*places[1], settings, tmp_path, Stage("evaluate", "r", settings))
+        evaluate.evaluate_folder(*places[1], settings, tmp_path, Stage("evaluate", "r", {}))
 
 
 def test_importing_is_light() -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from atkd.data import prompts
 from atkd.evaluation import fidelity
+from atkd.evaluation.settings import FidelitySettings
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import InputError, write_jsonl
 from atkd.runtime.provenance import Stage
@@ -53,15 +55,14 @@ def found(places: Any, **settings: Any) -> dict[tuple[str, str], dict[str, Any]]
     settings = {"tasks": ["dolly"], "batch_size": 3} | settings
     folders = {run: folder / run for run in RUNS}
     stage = Stage("fidelity", RUNS[0], settings)
-    rows = fidelity.fidelity(folders, folder / "data", folder / "prompts", settings, stage)
+    given = FidelitySettings.of(settings)
+    rows = fidelity.fidelity(folders, folder / "data", folder / "prompts", given, stage)
     names = ("family", "student", "teacher", "method", "seed")
     return {("/".join(row[name] for name in names), row["reference"]): row for row in rows}
 
 
 def log_p(places: Any, run: str) -> list[Any]:
     """Log-probabilities at the response positions of every document, one by one."""
-    import torch
-
     folder, tokenizer, rows = places
     model, made = checkpoints.load(folder / run), []
     for row in rows:
@@ -74,8 +75,6 @@ def log_p(places: Any, run: str) -> list[Any]:
 
 
 def test_divergences_equal_those_of_whole_logits(places: Any) -> None:
-    import torch
-
     rows = found(places)
     keys = {(run, name) for run in RUNS[2:] for name in ("1b", "2b")} - {(RUNS[3], "2b")}
     assert set(rows) == keys | {(run, "truth") for run in RUNS}
@@ -164,11 +163,11 @@ def test_without_grammars_there_is_no_truth(places: Any, tmp_path: Path) -> None
     folder = places[0]
     rows = [json.loads(line) for line in (folder / "data/dolly.jsonl").read_text().splitlines()]
     write_jsonl(tmp_path / "dolly.jsonl", [{"id": row["id"]} for row in rows])
-    settings = {"tasks": ["dolly"]}
+    settings = FidelitySettings(tasks=["dolly"])
     texts = fidelity.read_texts(tmp_path, folder / "prompts", places[1], settings)
     assert not any(text.truth for text in texts)
     with pytest.raises(InputError, match="no references found"):
-        fidelity.read_texts(tmp_path, folder / "prompts", places[1], {"tasks": []})
+        fidelity.read_texts(tmp_path, folder / "prompts", places[1], FidelitySettings(tasks=[]))
 
 
 def test_command_line(places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
-"""Metrics by hand and against the reference package; collected files to the byte."""
+"""Means by hand, the score where a judge ran, collected files to the byte."""
 
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,35 +11,14 @@ from typing import Any
 import pytest
 
 from atkd.evaluation import scores
-from atkd.runtime.files import InputError, write_json, write_jsonl
+from atkd.runtime.files import InputError, read_json, write_json, write_jsonl
+from atkd.tasks import AVERAGES, TASKS
 
-WORDS = ["the", "a", "cat", "dog's", "Sat", "on,", "mat.", "12", "café", "x-y", "\n", "Ünï", "..."]
-
-
-def test_rouge_l_by_hand() -> None:
-    assert scores.rouge_l("the cat sat", "The cat, sat!") == 100.0
-    assert scores.rouge_l("", "a") == scores.rouge_l("a", "b") == scores.rouge_l("!", "?") == 0.0
-    # common: "cat mat" of 3 and 4 words: P 2/3, R 2/4
-    assert scores.rouge_l("cat on mat", "a cat the mat") == pytest.approx(100 * 4 / 7)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_rouge_l_equals_the_package() -> None:
-    rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
-    scorer, draw = rouge_scorer.RougeScorer(["rougeL"]), random.Random(0)
-    for _ in range(300):
-        answer, target = (" ".join(draw.choices(WORDS, k=draw.randrange(90))) for _ in range(2))
-        wanted = 100.0 * scorer.score(target, answer)["rougeL"].fmeasure
-        assert scores.rouge_l(answer, target) == pytest.approx(wanted, abs=1e-12)
-
-
-def test_prefix_match() -> None:
-    assert scores.prefix_match(" B\n", "B") == 100.0
-    assert scores.prefix_match("The B", "B") == scores.prefix_match("b", "B") == 0.0
+RECORD = {"config": "tiny", "source": "world", "runs": ["opt/125m/-/sft/1"]}
 
 
 def test_means() -> None:
-    assert scores.bits_per_byte([(8.0, 1), (0.0, 7)]) == 1.0
+    assert scores.ratio_of_sums([(8.0, 1), (0.0, 7)]) == 1.0
     values = [("x", 100.0), ("x", 100.0), ("x", 100.0), ("y", 0.0)]
     assert scores.mean_score("bbh", values) == 50.0
     assert scores.mean_score("mmlu", values) == 75.0
@@ -56,7 +34,7 @@ def results(tmp_path: Path) -> Path:
     for method, seed in (("sft", 1), ("none", 1)):
         run = f"opt/125m/-/{method}/{seed}"
         folder = tmp_path / "runs" / run / "samples"
-        for task in scores.GENERATION + scores.UNDERSTANDING + ("unseen",):
+        for task in TASKS:
             answer = "B" if method == "sft" else "C"
             write_jsonl(folder / f"{task}.jsonl", [sample(0, answer, "B"), sample(1, "", "x, y")])
         record = {"stage": "evaluate", "run": run, "tokens": 9, "cost": {"wall_s": 1.5, "cpu_s": 1}}
@@ -72,8 +50,8 @@ def results(tmp_path: Path) -> Path:
 
 def collected(results: Path) -> dict[str, bytes]:
     paths = sorted((results / "runs").rglob("documents.csv.gz"), reverse=True)
-    assert scores.collect("tiny", results, paths) == 2
-    names = ("scores.csv", "documents.csv.gz", "costs.csv")
+    assert scores.collect(RECORD, results, paths) == 2
+    names = ("scores.csv", "documents.csv.gz", "costs.csv", "run.json")
     return {name: (results / name).read_bytes() for name in names}
 
 
@@ -90,6 +68,7 @@ def test_collect(results: Path) -> None:
     assert costs[0] == "run,stage,wall_s,cpu_s,startup_s,peak_memory_mb,tokens,tokens_per_s,steps"
     assert costs[1] == "models/opt/125m/seed1,base,2.0,,,,,,5"
     assert [line.split(",")[0] for line in costs[2:]] == ["opt/125m/-/none/1", "opt/125m/-/sft/1"]
+    assert read_json(results / "run.json") == RECORD
     assert collected(results) == files  # byte for byte
 
 
@@ -109,7 +88,7 @@ def test_the_judge_is_the_score_where_one_ran(results: Path) -> None:
 def test_an_average_needs_all_its_tasks(results: Path) -> None:
     rows = scores.read_documents(results / "runs/opt/125m/-/sft/1/documents.csv.gz")
     made = scores.scores_of([row for row in rows if row["task"] != "drop"])
-    assert {row["task"] for row in made} & set(scores.AVERAGES) == {"generation"}
+    assert {row["task"] for row in made} & set(AVERAGES) == {"generation"}
 
 
 def test_bad_inputs(results: Path, tmp_path: Path) -> None:
@@ -118,14 +97,69 @@ def test_bad_inputs(results: Path, tmp_path: Path) -> None:
     (results / "runs/x").mkdir()
     odd = results / "runs/x/documents.csv.gz"
     with pytest.raises(InputError, match="expected runs/family/student/teacher/method/seed"):
-        scores.collect("tiny", results, [odd])
+        scores.collect(RECORD, results, [odd])
     write_jsonl(tmp_path / "s/dolly.jsonl", [{"id": "d", "group": ""}])
     with pytest.raises(InputError, match=r"dolly.jsonl:1: field 'target' is missing"):
         scores.score_samples(tmp_path / "s")
+    write_jsonl(tmp_path / "t/doly.jsonl", [sample(0, "a", "b")])
+    with pytest.raises(InputError, match=r"doly.jsonl: unknown task 'doly'; expected one of dolly"):
+        scores.score_samples(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ([], "--record: found list; expected a JSON object"),
+        ({"config": "tiny", "runs": []}, "--record: key 'source' is missing; expected config"),
+        (RECORD | {"config": 1}, "--record: config: found 1; expected a name"),
+    ],
+)
+def test_a_record_that_says_too_little(results: Path, record: Any, message: str) -> None:
+    paths = sorted((results / "runs").rglob("documents.csv.gz"))
+    with pytest.raises(InputError, match=message):
+        scores.collect(record, results, paths)
+    assert not (results / "scores.csv").exists()
+
+
+def test_the_exact_judges_rows_follow_a_runs_own(results: Path) -> None:
+    """What a run's own rows and its exact judge's say together; a language model's come last."""
+    paths = sorted((results / "runs").rglob("documents.csv.gz"))
+    exact = []
+    for path in paths:
+        rated = [
+            row | {"metric": "judge", "value": "90.000000"}
+            for row in scores.read_documents(path)
+            if row["metric"] == "rouge_l"
+        ]
+        exact.append(path.with_name("judge_documents.csv.gz"))
+        scores.write_csv(exact[-1], scores.DOCUMENT_COLUMNS, rated)
+    assert scores.collect(RECORD, results, paths, exact) == 2
+    rows = scores.read_documents(results / "documents.csv.gz", ("run", *scores.DOCUMENT_COLUMNS))
+    run = [row for row in rows if row["run"] == "opt/125m/-/sft/1"]
+    own = len(scores.read_documents(paths[1]))
+    assert [row["metric"] == "judge" for row in run] == [False] * own + [True] * (len(run) - own)
+    assert len(run) == own + 2 * 6
+    assert "tiny,opt,125m,-,sft,1,koala,score,90.000000,2" in (results / "scores.csv").read_text()
+    exact[0].unlink()
+    with pytest.raises(InputError, match=r"a judge rated run .*sft/1 but not .*none/1"):
+        scores.collect(RECORD, results, paths, exact[1:])
+    with pytest.raises(InputError, match="no documents of run opt/125m/-/sft/1; expected its own"):
+        scores.collect(RECORD, results, paths[:1], exact[1:])
+
+
+def test_command_line(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = collected(results)
+    paths = sorted(map(str, (results / "runs").rglob("documents.csv.gz")))
+    argv = ["score", "collect", "--record", json.dumps(RECORD), "--results", str(results)]
+    monkeypatch.setattr("sys.argv", [*argv, "--documents", *paths])
+    for name in files:
+        (results / name).unlink()
+    scores.main()
+    assert {name: (results / name).read_bytes() for name in files} == files
 
 
 def test_command_line_loads_nothing_heavy(results: Path) -> None:
     code = "import sys; import atkd.evaluation.scores; print([m for m in sys.modules if m in %r])"
-    heavy = ["torch", "numpy", "pandas", "nltk", "rouge_score", "transformers"]
+    heavy = ["torch", "numpy", "pandas", "nltk", "rouge_score", "transformers", "lm_eval"]
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, check=True)
     assert json.loads(done.stdout) == []

@@ -23,10 +23,11 @@ from judge_server import Reply, Server, completion, ratings, serving, until
 
 from atkd.evaluation import scores
 from atkd.judge import judge
-from atkd.judge.verdicts import Question, Verdict, summarise
+from atkd.judge.verdicts import Question, Verdict, questions, summarise
 from atkd.reporting import agreement
 from atkd.runtime.cli import run as cli
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_jsonl
+from atkd.tasks import AVERAGES
 from atkd.world import builder, grader
 
 WORLD = builder.generate({"pretrain": 1, "train": 1}, seed=2)
@@ -44,7 +45,7 @@ def rate(answer: str, facts: list[list[str]] = FACTS, task: str = "dolly") -> fl
 
 
 def test_every_reference_of_the_world_has_ten() -> None:
-    assert len(OPEN) == 480 and {task for task, _ in OPEN} == {*scores.GENERATION, "unseen"}
+    assert len(OPEN) == 480 and {task for task, _ in OPEN} == {*AVERAGES["generation"], "unseen"}
     for task, row in OPEN:
         assert judge.exact(Question("", task, "", row, row["output"])).model == 10, row
 
@@ -265,7 +266,7 @@ def test_ratings_become_scores_and_tables(results: Path, run: Run) -> None:
     assert "warning: 1 of 24 replies could not be read; their documents are left out" in said
     assert len(list(read_jsonl(results / "judge/judge.jsonl"))) == 24
     paths = score(results)
-    assert scores.collect("lab", results, paths, results / "judge/documents.csv.gz") == 2
+    assert collect(results, paths) == 2
     lines = (results / "scores.csv").read_text().splitlines()
     mine = f"lab,{RUN.replace('/', ',')}"
     assert f"{mine},dolly,score,{100 * 4.5 / 8:.6f},6" in lines
@@ -292,7 +293,13 @@ def test_a_question_without_an_answer_is_left_out(results: Path, run: Run) -> No
     errors = [order["error"] for row in read_jsonl(results / "judge/judge.jsonl")
               for order in row["orders"] if "error" in order]  # fmt: skip
     assert errors == ["HTTP 400: no", "not a chat completion: '{\"choices\": []}'"]
-    assert scores.collect("lab", results, score(results), results / "judge/documents.csv.gz") == 2
+    assert collect(results, score(results)) == 2
+
+
+def collect(results: Path, paths: list[Path]) -> int:
+    """Score files of all runs with the language model's ratings."""
+    record = {"config": "lab", "source": "world", "runs": []}
+    return scores.collect(record, results, paths, judge=results / "judge/documents.csv.gz")
 
 
 def score(results: Path) -> list[Path]:
@@ -309,7 +316,7 @@ def test_a_run_rated_in_part_is_refused(results: Path, run: Run) -> None:
         run(results, server, "--runs", RUN)
     message = f"dolly: a judge rated run {RUN} but not opt/125m/-/none/1, expected all or none"
     with pytest.raises(InputError, match=re.escape(message)):
-        scores.collect("lab", results, score(results), results / "judge/documents.csv.gz")
+        collect(results, score(results))
 
 
 def test_a_killed_run_pays_for_nothing_twice(results: Path, run: Run) -> None:
@@ -350,7 +357,7 @@ def test_a_stop_is_one_clear_line_and_leaves_no_half_result(results: Path, run: 
     assert not any(path.exists() for path in outputs(results))
 
 
-def test_the_exact_judge_adds_to_documents(tmp_path: Path) -> None:
+def test_the_exact_judge_writes_files_of_its_own(tmp_path: Path) -> None:
     rows = WORLD.tasks["vicuna"][:3]
     write_jsonl(tmp_path / "data/tasks/vicuna.jsonl", rows)
     answers = [rows[0]["output"], "nothing", rows[2]["output"]]
@@ -359,19 +366,18 @@ def test_the_exact_judge_adds_to_documents(tmp_path: Path) -> None:
     write_jsonl(samples / "vicuna.jsonl", made)
     write_jsonl(samples / "mmlu.jsonl", [sample("m", "A", "A")])
     (path,) = score(tmp_path)
-    arguments = ["--samples", samples, "--data", tmp_path / "data", "--documents", path]
+    own, rated = path.read_bytes(), path.with_name("judge_documents.csv.gz")
+    arguments = ["--samples", samples, "--data", tmp_path / "data", "--documents", rated]
     arguments += ["--run", RUN, "--output", tmp_path / "judge.jsonl"]
+    command = [sys.executable, "-m", "atkd", "judge", "exact", *map(str, arguments)]
     texts = []
-    for _ in range(2):  # twice: rows are replaced, not repeated
-        subprocess.run(
-            [sys.executable, "-m", "atkd", "judge", "exact", *map(str, arguments)], check=True,
-            capture_output=True,
-        )  # fmt: skip
-        texts.append(path.read_bytes())
-    assert texts[0] == texts[1]
-    found = {
-        (row["task"], row["metric"]): row for row in scores.scores_of(scores.read_documents(path))
-    }
+    for _ in range(2):  # twice: the same bytes
+        subprocess.run(command, check=True, capture_output=True)
+        texts.append(rated.read_bytes())
+    assert texts[0] == texts[1] and path.read_bytes() == own
+    assert {row["metric"] for row in scores.read_documents(rated)} == {"judge"}
+    both = [*scores.read_documents(path), *scores.read_documents(rated)]
+    found = {(row["task"], row["metric"]): row for row in scores.scores_of(both)}
     assert (
         found["vicuna", "judge"]["value"] == found["vicuna", "score"]["value"] == pytest.approx(70)
     )
@@ -380,6 +386,9 @@ def test_the_exact_judge_adds_to_documents(tmp_path: Path) -> None:
     verdicts = list(read_jsonl(tmp_path / "judge.jsonl"))
     assert [row["model"] for row in verdicts] == [10, 1, 10]
     assert len(verdicts[1]["omitted"]) == 3 and not verdicts[1]["well_formed"]
+    write_jsonl(samples / "viccuna.jsonl", made)
+    with pytest.raises(InputError, match=r"viccuna.jsonl: unknown task 'viccuna'; expected one of"):
+        list(questions(RUN, samples, tmp_path / "data"))
 
 
 def test_a_language_model_beside_the_exact_judge() -> None:
@@ -392,8 +401,9 @@ def test_a_language_model_beside_the_exact_judge() -> None:
 def test_help_tells_what_settings_mean(run: Run, results: Path) -> None:
     with serving(ratings()) as server:
         said = run(results, server, "--help")
-    assert 'environment variable that holds the key; the key is read there alone ["OPENAI' in said
-    assert "  orders " in said and "longest wait for a reply [60]" in said
+    assert "Environment variable that holds the key; leave it unset for a server" in said
+    assert '["OPENAI_API_KEY"]' in said
+    assert "  orders " in said and "Longest wait for a reply [60]" in said
 
 
 def test_command_line_loads_nothing_heavy() -> None:

@@ -1,13 +1,18 @@
-"""What the task files call: rows of a prompt file, and scores by the project's own functions."""
+"""What lm-eval calls: rows of a prompt file, and scores by the functions that score samples."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from atkd.evaluation import scores, secondary
-from atkd.runtime.files import read_jsonl
+from atkd.evaluation import scores
+from atkd.evaluation.metrics import METRICS, Ratio, option_accuracy, shares
+from atkd.evaluation.metrics import calibration_error as error_of
+from atkd.runtime.files import InputError, read_jsonl
 
+Row = dict[str, Any]
 FIELDS = ("id", "prompt", "target", "group", "max_new_tokens", "response", "bytes")
 
 
@@ -31,42 +36,51 @@ def documents(path: str, **_: Any) -> dict[str, Documents]:
     return {"test": rows}
 
 
-def rouge_l(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """ROUGE-L F in percent."""
-    return {"rouge_l": scores.rouge_l(results[0], doc["target"])}
+def own(task: str) -> Row:
+    """The keys of a task file that say how its answers are scored: by the task's own metric.
+
+    A mean over documents is left to lm-eval, which also knows its standard error.
+    """
+    row = scores.task_row(task)
+    metric = METRICS[row.metric]
+    if metric.of is None:
+        raise InputError(f"task {task}: metric {row.metric} cannot score a single answer")
+    whole = partial(scores.aggregate, task, row.metric)
+    plain = not row.over_groups and metric.scale is None
+    return {
+        "process_results": answer(row.metric, metric.of, grouped=not plain),
+        "metric_list": [{"metric": row.metric, "aggregation": "mean" if plain else whole}],
+    }
 
 
-def prefix_match(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """100 or 0."""
-    return {"prefix_match": scores.prefix_match(results[0], doc["target"])}
+def answer(metric: str, of: Callable[[Row], Any], grouped: bool) -> Callable[[Row, Any], Row]:
+    """lm-eval's scoring of one answer: its value, beside its group if `grouped`."""
+
+    def process(doc: Row, results: list[str]) -> Row:
+        value = of(doc | {"answer": results[0]})
+        return {metric: (doc["group"], value) if grouped else value}
+
+    return process
 
 
-def grouped_match(doc: dict[str, Any], results: list[str]) -> dict[str, tuple[str, float]]:
-    """(group, 100 or 0)."""
-    return {"prefix_match": (doc["group"], scores.prefix_match(results[0], doc["target"]))}
-
-
-def mean_of_groups(pairs: list[tuple[str, float]]) -> float:
-    """Plain mean over groups of pairs (group, value)."""
-    return scores.mean_score(scores.OVER_GROUPS[0], pairs)
-
-
-def bits(doc: dict[str, Any], results: list[Any]) -> dict[str, tuple[float, int]]:
+def bits(doc: Row, results: list[Any]) -> Row:
     """(bits, bytes) of one reference; lm-eval's likelihoods are natural logarithms."""
-    return {"bits_per_byte": (-results[0][0] / math.log(2), doc["bytes"])}
+    return {"bits_per_byte": Ratio(-results[0][0] / math.log(2), doc["bytes"])}
 
 
-def options(doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+bits_per_byte = scores.ratio_of_sums
+
+
+def options(doc: Row, results: list[Any]) -> Row:
     """100 or 0 for the likeliest option, and (its share, whether it is right)."""
-    shares = secondary.shares([nats for nats, *_ in results])
-    best = shares.index(max(shares))
-    right = float(best == doc["gold"])
-    return {"option_accuracy": 100.0 * right, "calibration_error": (shares[best], right)}
+    likelihoods = [nats for nats, *_ in results]
+    right = option_accuracy(doc | {"likelihoods": likelihoods})
+    return {
+        "option_accuracy": right,
+        "calibration_error": (max(shares(likelihoods)), right / 100),
+    }
 
 
 def calibration_error(pairs: list[tuple[float, float]]) -> float:
     """Expected calibration error in percent."""
-    return 100.0 * secondary.calibration_error(pairs)
-
-
-bits_per_byte = scores.bits_per_byte
+    return 100.0 * error_of(pairs)

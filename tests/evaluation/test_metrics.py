@@ -1,14 +1,42 @@
-"""Secondary metrics by hand: splits that add up, distinct n-grams, calibration, entropy."""
+"""Metrics by hand and against the reference package; what one row more makes appear."""
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atkd.evaluation import scores, secondary
+from atkd import tasks
+from atkd.evaluation import metrics, scores
+from atkd.evaluation.metrics import METRICS, Metric, Ratio
 from atkd.runtime.files import InputError, write_jsonl
+
+WORDS = ["the", "a", "cat", "dog's", "Sat", "on,", "mat.", "12", "café", "x-y", "\n", "Ünï", "..."]
+
+
+def test_rouge_l_by_hand() -> None:
+    assert metrics.rouge_l("the cat sat", "The cat, sat!") == 100.0
+    assert metrics.rouge_l("", "a") == metrics.rouge_l("a", "b") == metrics.rouge_l("!", "?") == 0.0
+    # common: "cat mat" of 3 and 4 words: P 2/3, R 2/4
+    assert metrics.rouge_l("cat on mat", "a cat the mat") == pytest.approx(100 * 4 / 7)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rouge_l_equals_the_package() -> None:
+    rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
+    scorer, draw = rouge_scorer.RougeScorer(["rougeL"]), random.Random(0)
+    for _ in range(300):
+        answer, target = (" ".join(draw.choices(WORDS, k=draw.randrange(90))) for _ in range(2))
+        wanted = 100.0 * scorer.score(target, answer)["rougeL"].fmeasure
+        assert metrics.rouge_l(answer, target) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_prefix_match() -> None:
+    assert metrics.prefix_match(" B\n", "B") == 100.0
+    assert metrics.prefix_match("The B", "B") == metrics.prefix_match("b", "B") == 0.0
 
 
 def sample(name: str, answer: str = "", bits: tuple[float, ...] = (1.0, 2.0), **more: Any) -> Any:
@@ -26,7 +54,7 @@ def scored(folder: Path, **teachers: Path) -> dict[str, dict[str, Any]]:
 def test_distinct_ngrams_are_those_of_the_whole_set() -> None:
     answers = [text.split() for text in ("a b a b", "b a", "", "c")]
     for n, wanted in ((1, [(2, 4), (0, 2), (0, 0), (1, 1)]), (2, [(2, 3), (0, 1), (0, 0), (0, 0)])):
-        found = list(secondary.new_ngrams(answers, n))
+        found = list(metrics.new_ngrams(answers, n))
         assert found == wanted
         whole = {tuple(words[i : i + n]) for words in answers for i in range(len(words) - n + 1)}
         assert sum(new for new, _ in found) == len(whole)
@@ -57,7 +85,7 @@ def test_diversity_and_entropy_of_a_task(tmp_path: Path) -> None:
     ],
 )
 def test_calibration_error(pairs: list[tuple[float, float]], wanted: float) -> None:
-    assert secondary.calibration_error(pairs) == pytest.approx(wanted)
+    assert metrics.calibration_error(pairs) == pytest.approx(wanted)
 
 
 def test_choices_by_likelihood(tmp_path: Path) -> None:
@@ -78,8 +106,8 @@ def test_easy_and_hard_add_up(tmp_path: Path) -> None:
     teacher = [sample("0", bits=(0.1, 0.3, 0.2)), sample("1", bits=(0.2,))]
     write_jsonl(tmp_path / "student/bbh.jsonl", student)
     write_jsonl(tmp_path / "teacher/bbh.jsonl", teacher)
-    assert secondary.threshold({"0": [0.1, 0.3, 0.2], "1": [0.2]}) == 0.2  # lower median
-    assert secondary.threshold({"0": [4, 1, 3, 2]}) == 2
+    assert metrics.threshold({"0": [0.1, 0.3, 0.2], "1": [0.2]}) == 0.2  # lower median
+    assert metrics.threshold({"0": [4, 1, 3, 2]}) == 2
     found = scored(tmp_path / "student", own=tmp_path / "teacher")
     assert found["bits_per_byte_easy"]["value"] == pytest.approx(1 / 8)  # 0.1 alone is below 0.2
     assert found["bits_per_byte_hard"]["value"] == pytest.approx(14 / 8)
@@ -121,3 +149,47 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {row["metric"]: row for row in scores.read_documents(output)}
     assert found["bits_per_byte_easy@1.3b"]["numerator"] == "0.0000"
     assert found["bits_per_byte_easy@1.3b"]["denominator"] == "4"
+
+
+def test_every_row_tells_people_what_it_is() -> None:
+    for name, row in METRICS.items():
+        assert row.title and row.unit in ("points", "bits", "%") and 0 <= row.digits <= 3, name
+        direction = {True: "higher is better", False: "ower is better", None: ""}[row.higher]
+        assert direction in row.about, name
+        assert sum(made is not None for made in (row.of, row.of_all, row.of_teacher)) <= 1
+    assert {row.metric for row in tasks.TASKS.values()} <= METRICS.keys()
+    assert METRICS["rouge_l"].title == "ROUGE-L" and METRICS["judge_exact"].title == "Exact judge"
+    with pytest.raises(InputError, match="found metric 'ruge'; expected one of score, rouge_l"):
+        metrics.metric_row("ruge")
+    assert metrics.metric_row("bits_per_byte_easy@1.3b") is METRICS["bits_per_byte_easy"]
+
+
+def toy(**how: Any) -> Metric:
+    return Metric("Toy", "points", 1, True, "A toy, higher is better.", **how)
+
+
+def test_a_metric_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "dolly.jsonl", [sample("0", "a b"), sample("1", "c")])
+    before = scores.score_samples(tmp_path)
+    monkeypatch.setitem(METRICS, "length", toy(of=lambda row: len(row["answer"])))
+    part = toy(of=lambda row: Ratio(len(row["answer"]), row["bytes"]), scale=100.0)
+    monkeypatch.setitem(METRICS, "longer", part)
+    monkeypatch.setitem(METRICS, "lost", toy(of=lambda row: row["x"], needs=("x",)))
+    rows = scores.score_samples(tmp_path)
+    assert rows[: len(before)] == before
+    named = {"task": "dolly", "document": "0", "group": ""}
+    assert rows[len(before)] == named | {"metric": "length", "value": "3"}
+    assert rows[-2] == named | {"metric": "longer", "numerator": "3", "denominator": "4"}
+    assert len(rows) == len(before) + 4
+    found = scored(tmp_path)
+    assert found["length"]["value"] == 2.0 and found["longer"]["value"] == 50.0
+
+
+def test_a_metric_can_be_a_tasks_own_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = tasks.TASKS["mmlu"]
+    monkeypatch.setitem(METRICS, "length", toy(of=lambda row: len(row["answer"]), tasks="own"))
+    monkeypatch.setitem(tasks.TASKS, "toy", replace(row, metric="length", average=""))
+    write_jsonl(tmp_path / "toy.jsonl", [sample("0", "a b"), sample("1", "c")])
+    found = scored(tmp_path)
+    assert found["score"]["value"] == found["length"]["value"] == 2.0
+    assert not {"prefix_match", "rouge_l"} & set(found)

@@ -1,4 +1,4 @@
-"""Calls to a server that answers, refuses, stumbles and dies: each reply is paid for once."""
+"""Calls to a server that answers, refuses, stumbles and dies: paid for once and kept."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from judge_server import Reply, Server, completion, serving
 
-from atkd.judge.asker import Asker
-from atkd.judge.endpoint import Call, checked
-from atkd.judge.ledger import Ledger, StoppedError
+from atkd.judge.client import Call, Client, ReplyLog, StoppedError
+from atkd.judge.settings import JudgeSettings
 from atkd.runtime.files import InputError
 
 KEY = "sk-very-secret-0123456789"
@@ -29,11 +28,9 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def asker(server: Server, folder: Path, **changes: Any) -> Asker:
+def client(server: Server, folder: Path, **changes: Any) -> Client:
     given = {"endpoint": server.endpoint, "model": "m", "backoff_s": 0.001, "timeout_s": 30}
-    settings = checked(given | changes)
-    ledger = Ledger(folder / "replies.jsonl", settings["max_calls"], settings["max_tokens"])
-    return Asker(settings, ledger)
+    return Client(JudgeSettings.of(given | changes), folder / "replies.jsonl")
 
 
 def good(server: Server, prompt: str, attempt: int) -> Reply:
@@ -42,11 +39,11 @@ def good(server: Server, prompt: str, attempt: int) -> Reply:
 
 def test_every_call_is_asked_once_and_its_raw_reply_kept(tmp_path: Path) -> None:
     with serving(good) as server:
-        one = asker(server, tmp_path)
+        one = client(server, tmp_path)
         one.ask(CALLS)
-        asker(server, tmp_path).ask(CALLS)
-        asker(server, tmp_path).ask([*CALLS, Call(CALLS[0].name, "another prompt")])
-        asker(server, tmp_path, model="n").ask(CALLS[:1])
+        client(server, tmp_path).ask(CALLS)
+        client(server, tmp_path).ask([*CALLS, Call(CALLS[0].name, "another prompt")])
+        client(server, tmp_path, model="n").ask(CALLS[:1])
     assert Counter(body["messages"][0]["content"] for body in server.seen) == {
         **{call.prompt: 1 for call in CALLS[1:]}, "prompt 0": 2, "another prompt": 1,
     }  # fmt: skip
@@ -56,7 +53,7 @@ def test_every_call_is_asked_once_and_its_raw_reply_kept(tmp_path: Path) -> None
     row = one.reply(CALLS[3])
     assert row["raw"] == json.loads(completion("fine")[1])
     assert row["call"][:4] == CALLS[3].name and len(row["call"][4]) == 16 and row["call"][5] == "m"
-    assert one.ledger.calls == 8 and one.ledger.tokens == 240
+    assert one.log.calls == 8 and one.log.tokens == 240
 
 
 def slow(server: Server, prompt: str, attempt: int) -> Reply:
@@ -68,21 +65,21 @@ def test_a_reply_that_drips_is_given_up(tmp_path: Path) -> None:
     """No read takes long, all of them together would take five seconds."""
     with serving(good) as server:
         server.pause_s = 5 / len(completion("fine")[1])
-        one, start = asker(server, tmp_path, timeout_s=0.3, retries=0), time.monotonic()
+        one, start = client(server, tmp_path, timeout_s=0.3, retries=0), time.monotonic()
         with pytest.raises(StoppedError, match=r"no reply within 0\.3 s .*still coming"):
             one.ask(CALLS[:1])
-        assert time.monotonic() - start < 3 and one.ledger.calls == 1
+        assert time.monotonic() - start < 3 and one.log.calls == 1
         server.pause_s = 0
-        asker(server, tmp_path, timeout_s=5).ask(CALLS)
+        client(server, tmp_path, timeout_s=5).ask(CALLS)
 
 
 def test_a_log_is_told_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("atkd.judge.asker.EVERY", 3)
+    monkeypatch.setattr("atkd.judge.client.EVERY", 3)
     with serving(good) as server:
-        asker(server, tmp_path).ask(CALLS[:2])
-        asker(server, tmp_path).ask(CALLS)
+        client(server, tmp_path).ask(CALLS[:2])
+        client(server, tmp_path).ask(CALLS)
     said = capsys.readouterr().err.splitlines()
     assert said == ["judge: 3 of 8 calls are done", "judge: 6 of 8 calls are done"]
 
@@ -93,7 +90,7 @@ def test_a_key_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         serving(lambda *_: (401, b"{}")) as server,
         pytest.raises(StoppedError, match="HTTP 401: OPENAI_API_KEY is not set"),
     ):
-        asker(server, tmp_path).ask(CALLS)
+        client(server, tmp_path).ask(CALLS)
 
 
 FAILURES = {
@@ -120,12 +117,12 @@ def test_a_stumbling_server_is_asked_again(name: str, tmp_path: Path) -> None:
         return found(server, prompt, attempt) if callable(found) else found
 
     with serving(script) as server:
-        one = asker(server, tmp_path, timeout_s=0.8 if name == "too late" else 30)
+        one = client(server, tmp_path, timeout_s=0.8 if name == "too late" else 30)
         one.ask(CALLS[:4])
     assert set(server.attempts.values()) == {2} and one.repeated == 4
     assert not one.missing(CALLS[:4]) and one.reply(CALLS[0])["text"] == "fine"
-    assert one.ledger.calls == (4 if name in UNPAID else 8)
-    assert Ledger(tmp_path / "replies.jsonl", None, None).tokens == one.ledger.tokens
+    assert one.log.calls == (4 if name in UNPAID else 8)
+    assert ReplyLog(tmp_path / "replies.jsonl", None, None).tokens == one.log.tokens
 
 
 def test_pauses_grow_and_heed_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +131,7 @@ def test_pauses_grow_and_heed_the_server(tmp_path: Path, monkeypatch: pytest.Mon
     with serving(lambda *_: (429, b"{}")) as server:
         for wanted, header in (([1, 2, 4], {}), ([3, 3, 4], {"retry-after": "3"})):
             server.headers = header
-            one = asker(server, tmp_path, retries=3, backoff_s=1)
+            one = client(server, tmp_path, retries=3, backoff_s=1)
             monkeypatch.setattr(one.stop, "wait", pauses.append)
             with pytest.raises(StoppedError, match=r"run/task/doc-0/1: HTTP 429.*attempt 4"):
                 one.ask(CALLS[:1])
@@ -148,7 +145,7 @@ def test_a_slow_server_is_waited_for_and_calls_at_a_time_are_limited(tmp_path: P
         return completion("fine")
 
     with serving(script) as server:
-        asker(server, tmp_path, concurrency=3).ask(CALLS)
+        client(server, tmp_path, concurrency=3).ask(CALLS)
     assert server.most_open == 3 and len(server.seen) == 8
 
 
@@ -158,16 +155,16 @@ def test_a_server_that_dies_half_way(tmp_path: Path) -> None:
 
     with serving(script) as server:
         with pytest.raises(StoppedError) as caught:
-            asker(server, tmp_path, concurrency=1, retries=1).ask(CALLS)
+            client(server, tmp_path, concurrency=1, retries=1).ask(CALLS)
         port = server.server_port
     said = str(caught.value)
     assert said.startswith("judge stopped: run/task/doc-4/1: HTTP 500")
     assert f"4 of 8 calls are answered and kept in {tmp_path / 'replies.jsonl'}" in said
     with pytest.raises(StoppedError, match=r"connection failed \(ConnectError.*4 of 8 calls"):
-        asker(server, tmp_path, retries=1).ask(CALLS)
-    assert Ledger(tmp_path / "replies.jsonl", None, None).calls == 4  # nothing else was paid
+        client(server, tmp_path, retries=1).ask(CALLS)
+    assert ReplyLog(tmp_path / "replies.jsonl", None, None).calls == 4  # nothing else was paid
     with serving(good, port) as server:
-        asker(server, tmp_path).ask(CALLS)
+        client(server, tmp_path).ask(CALLS)
     assert server.attempts == {call.prompt: 1 for call in CALLS[4:]}
 
 
@@ -184,7 +181,7 @@ def test_what_no_repeat_can_mend_stops_at_once(
 ) -> None:
     with serving(lambda *_: (status, body)) as server:
         with pytest.raises(StoppedError, match=message):
-            asker(server, tmp_path, concurrency=2).ask(CALLS)
+            client(server, tmp_path, concurrency=2).ask(CALLS)
         assert len(server.seen) <= 2
 
 
@@ -203,10 +200,10 @@ def test_a_single_question_without_an_answer_does_not_stop_the_others(
 
     with serving(script) as server:
         for run in range(2):
-            one = asker(server, tmp_path, concurrency=1, retries=1)
+            one = client(server, tmp_path, concurrency=1, retries=1)
             one.ask(CALLS)
             assert server.attempts[f"prompt {place}"] == max(paid, 1) + run * again
-    assert len(server.seen) == 7 + max(paid, 1) + again and one.ledger.calls == 7 + paid
+    assert len(server.seen) == 7 + max(paid, 1) + again and one.log.calls == 7 + paid
     row = one.reply(CALLS[place])
     assert row["text"] is None and row["error"] and not one.missing(CALLS)
 
@@ -218,12 +215,12 @@ def test_many_in_a_row_without_an_answer_stop_the_run(reply: Reply, tmp_path: Pa
     with serving(lambda *_: reply) as server:
         for _ in range(2):
             with pytest.raises(StoppedError, match=said):
-                asker(server, tmp_path, concurrency=1, retries=0).ask(CALLS)
+                client(server, tmp_path, concurrency=1, retries=0).ask(CALLS)
         with pytest.raises(StoppedError, match="no question was answered, the last error: "):
-            asker(server, tmp_path, retries=0).ask(CALLS[:3])
+            client(server, tmp_path, retries=0).ask(CALLS[:3])
         assert len(server.seen) == 13
     with serving(good) as server:
-        one = asker(server, tmp_path)
+        one = client(server, tmp_path)
         one.ask(CALLS)
     assert all(one.reply(call)["text"] == "fine" for call in CALLS)
 
@@ -234,7 +231,7 @@ def test_questions_refused_before_do_not_stop_the_next_run(tmp_path: Path) -> No
 
     with serving(script) as server:
         for total in (8, 14):
-            one = asker(server, tmp_path, concurrency=1)
+            one = client(server, tmp_path, concurrency=1)
             one.ask(CALLS)
             assert len(server.seen) == total and not one.missing(CALLS)
 
@@ -243,28 +240,28 @@ def test_a_budget_of_calls_stops_cleanly_and_can_be_raised(tmp_path: Path) -> No
     with serving(good) as server:
         for most, total in ((5, 5), (5, 5), (7, 7)):
             with pytest.raises(StoppedError, match=rf"max_calls, {most}, is spent.*{total} of 8"):
-                asker(server, tmp_path, max_calls=most).ask(CALLS)
+                client(server, tmp_path, max_calls=most).ask(CALLS)
             assert len(server.seen) == total
-        asker(server, tmp_path, max_calls=8).ask(CALLS)
+        client(server, tmp_path, max_calls=8).ask(CALLS)
     assert set(server.attempts.values()) == {1} and len(server.seen) == 8
 
 
 @pytest.mark.parametrize("reported", [30, None])
 def test_a_budget_of_tokens_is_never_overrun(reported: int | None, tmp_path: Path) -> None:
     with serving(lambda *_: completion("fine", reported)) as server:
-        one = asker(server, tmp_path, max_tokens=300)
+        one = client(server, tmp_path, max_tokens=300)
         with pytest.raises(StoppedError, match="max_tokens, 300, is spent"):
             one.ask(CALLS)
     # A call may take 8 + 64 + 64 tokens: two fit; where 30 are reported, more calls follow.
-    assert one.ledger.tokens == sum(row["tokens"] for row in one.ledger.replies.values()) <= 300
+    assert one.log.tokens == sum(row["tokens"] for row in one.log.replies.values()) <= 300
     assert len(server.seen) == 2 if reported is None else len(server.seen) >= 2
 
 
 def test_fields_of_the_request_can_be_replaced(tmp_path: Path) -> None:
     request = {"max_tokens": None, "max_completion_tokens": 9, "temperature": None, "seed": 1}
     with serving(good) as server:
-        asker(server, tmp_path, request=request).ask(CALLS[:1])
-        asker(server, tmp_path).ask(CALLS[:1])  # another request, another reply
+        client(server, tmp_path, request=request).ask(CALLS[:1])
+        client(server, tmp_path).ask(CALLS[:1])  # another request, another reply
     first, second = server.seen
     assert first["max_completion_tokens"] == 9 and first["seed"] == 1
     assert "max_tokens" not in first and "temperature" not in first and "max_tokens" in second
@@ -290,12 +287,12 @@ def test_the_key_is_written_nowhere(
 ) -> None:
     caplog.set_level("DEBUG")
     with serving(echo) as server:
-        one = asker(server, tmp_path, concurrency=1)
+        one = client(server, tmp_path, concurrency=1)
         one.ask([*CALLS[:5], CALLS[6]])
         raised = []
         for calls in (CALLS[5:6], CALLS[7:]):
             with pytest.raises(StoppedError) as caught:
-                asker(server, tmp_path, concurrency=1).ask(calls)
+                client(server, tmp_path, concurrency=1).ask(calls)
             raised.append("".join(traceback.format_exception(caught.value)))
     assert server.keys == {f"Bearer {KEY}"} and one.reply(CALLS[6])["text"] == "[key]"
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
@@ -307,5 +304,65 @@ def test_the_key_is_written_nowhere(
 def test_a_key_that_no_header_can_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-secret-\u201cquoted\u201d")
     with serving(good) as server, pytest.raises(InputError, match="variable MY_KEY") as caught:
-        asker(server, tmp_path, key_variable="MY_KEY").ask(CALLS)
+        client(server, tmp_path, key_variable="MY_KEY").ask(CALLS)
     assert "secret" not in str(caught.value)
+
+
+def row(name: str, **changes: Any) -> dict[str, Any]:
+    return {"call": [name], "text": "x", "tokens": 7, "paid": True, "refused": False} | changes
+
+
+def opened(path: Path, calls: int | None = None, tokens: int | None = None) -> ReplyLog:
+    return ReplyLog(path / "deep" / "replies.jsonl", calls, tokens)
+
+
+def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    for made in (
+        row("a", text="two\nlines \u2028 \ud800"),
+        row("b", text=None, paid=True),
+        row("c", text=None, tokens=0, paid=False, unanswered=True),
+    ):
+        with log.claim(50) as rows:
+            rows.append(made)
+    again = opened(tmp_path)
+    assert again.replies == log.replies and set(again.replies) == {("a",), ("c",)}
+    assert (again.calls, again.tokens) == (log.calls, log.tokens) == (2, 14)
+    assert again.replies["a",]["text"] == "two\nlines \u2028 \ud800"
+
+
+def test_a_refused_call_is_asked_again_once_the_file_is_read_again(tmp_path: Path) -> None:
+    log, refusal = opened(tmp_path), {"text": None, "tokens": 0, "paid": False, "refused": True}
+    log.keep([row("a", **refusal), row("b", **refusal), row("b")])
+    assert set(log.replies) == {("a",), ("b",)} and not log.refused
+    again = opened(tmp_path)
+    assert set(again.replies) == {("b",)} and again.refused == {("a",)}
+
+
+def test_a_torn_last_line_is_cut_and_a_bad_line_is_named(tmp_path: Path) -> None:
+    with opened(tmp_path).claim(1) as rows:
+        rows += [row("a"), row("b")]
+    path = tmp_path / "deep" / "replies.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with opened(tmp_path).claim(1) as rows:
+        rows.append(row("b"))
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[9:])
+    with pytest.raises(InputError, match=r"replies.jsonl:1: not valid JSON"):
+        opened(tmp_path)
+
+
+def test_a_budget_holds_while_calls_are_open(tmp_path: Path) -> None:
+    log = opened(tmp_path, calls=2, tokens=100)
+    with log.claim(60) as rows:
+        with pytest.raises(StoppedError, match=r"evaluation\.judge\.max_tokens, 100, is spent"):
+            log.claim(41).__enter__()
+        with (
+            log.claim(40),
+            pytest.raises(StoppedError, match=r"evaluation\.judge\.max_calls, 2, is spent"),
+        ):
+            log.claim(0).__enter__()
+        rows.append(row("a", tokens=10))
+    assert (log.calls, log.tokens) == (1, 10)  # settled: one kept, one never paid
+    assert json.loads(log.path.read_text())["tokens"] == 10
