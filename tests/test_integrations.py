@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from helpers import ROOT
 from torch.nn.utils.rnn import pad_sequence
 
 from atkd import kd_loss
-from atkd.integrations import KDTrainer, head_returns
+from atkd.integrations import KDTrainer, TRLKDTrainer, head_returns, trainer_class
 
 V, PAD, RATE = 40, 1, 0.5
 OWN = ("loss", "loss_settings", "vocab_size", "compute_metrics", "eval_dataset", "train_dataset")
@@ -91,16 +92,8 @@ def arguments(folder: Path, kind: Any = transformers.TrainingArguments, **option
 
 def trainer(folder: Path, student: Any, teacher: Any, **options: Any) -> Any:
     """A KDTrainer; options of the loss and the trainer by name, the rest are arguments."""
-    own = (
-        "loss",
-        "loss_settings",
-        "vocab_size",
-        "compute_metrics",
-        "eval_dataset",
-        "train_dataset",
-    )
     mine = {"train_dataset": rows(), "data_collator": collate}
-    mine |= {name: options.pop(name) for name in own if name in options}
+    mine |= {name: options.pop(name) for name in OWN if name in options}
     return KDTrainer(student, teacher, args=arguments(folder, **options), **mine)
 
 
@@ -356,8 +349,6 @@ def trl(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_trl_on_fixed_data_steps_as_kd_loss_says(
     trl: Any, loss: str, settings: Any, size: int, accumulate: int, tmp_path: Path
 ) -> None:
-    from atkd.integrations import TRLKDTrainer
-
     student, teacher = build("opt", 16, 1), build("opt", 24, 2)
     expected = full_loss(student, teacher, rows(), loss, settings)
     wanted = stepped(student, expected)
@@ -371,8 +362,6 @@ def test_trl_on_fixed_data_steps_as_kd_loss_says(
 
 
 def test_trls_own_loss_is_our_jensen_shannon_on_fixed_data(trl: Any, tmp_path: Path) -> None:
-    from atkd.integrations import TRLKDTrainer
-
     theirs, ours, teacher = build("llama", 16, 1), build("llama", 16, 1), build("llama", 24, 2)
     options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     gkd_trainer(tmp_path, trl.GKDTrainer, theirs, teacher, beta=0.3, **options).train()
@@ -384,8 +373,6 @@ def test_trls_own_loss_is_our_jensen_shannon_on_fixed_data(trl: Any, tmp_path: P
 def test_trl_evaluates_and_refuses_generated_data(trl: Any, tmp_path: Path) -> None:
     from datasets import Dataset
 
-    from atkd.integrations import TRLKDTrainer
-
     student, teacher, data = build("llama", 16, 1), build("llama", 24, 2), Dataset.from_list(rows())
     expected = full_loss(student, teacher, rows(), "atkd", {}).item()
     found = gkd_trainer(tmp_path, TRLKDTrainer, student, teacher, eval_dataset=data).evaluate()
@@ -393,6 +380,43 @@ def test_trl_evaluates_and_refuses_generated_data(trl: Any, tmp_path: Path) -> N
     for options in ({"lmbda": 0.5}, {"seq_kd": True}):
         with pytest.raises(ValueError, match="TRLKDTrainer does not support lmbda or seq_kd"):
             gkd_trainer(tmp_path, TRLKDTrainer, student, teacher, **options)
+
+
+STANDALONE = """
+import sys, pkgutil, importlib
+sys.modules["fcntl"] = sys.modules["trl"] = None
+from atkd import atkd_loss
+import atkd.losses
+for each in pkgutil.iter_modules(atkd.losses.__path__):
+    importlib.import_module(f"atkd.losses.{each.name}")
+from transformers import Trainer
+from atkd.integrations import KDTrainer, TRLKDTrainer
+assert issubclass(KDTrainer, Trainer)
+assert not any("runtime" in name for name in sys.modules if name.startswith("atkd."))
+try:
+    TRLKDTrainer(None, None)
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_losses_and_trainers_stand_alone_on_any_system() -> None:
+    """Without a module that only some systems have, and without TRL until its trainer is made."""
+    done = subprocess.run(
+        [sys.executable, "-c", STANDALONE], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith('lacks GKDTrainer; pip install "atkd[trl]"')
+
+
+def test_a_trainer_that_averages_the_loss_itself_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = SimpleNamespace(Trainer=type("Trainer", (), {}))
+    monkeypatch.setitem(sys.modules, "old_transformers", old)
+    kind = type("Made", (trainer_class("old_transformers", "Trainer", "trainer"),), {})
+    with pytest.raises(ImportError, match=r"Trainer needs transformers 5.19 or newer; pip install"):
+        kind(None, teacher=None)
 
 
 if __name__ == "__main__":
