@@ -128,12 +128,12 @@ def contestants(bench: Bench) -> dict[str, Callable[[], Tensor]]:
     import torch
 
     from atkd.losses.fused import Head, fused_kd_loss, fused_targets, weighted_fused_loss
-    from atkd.losses.weighting import token_weights
+    from atkd.losses.weighting import Mean
 
     hidden_Nd, head_Vd = bench.teacher_end()
     y_N = bench.targets_N
     known = fused_targets(hidden_Nd, Head(head_Vd), y_N)._asdict()
-    shares = token_weights("cross_entropy", torch.zeros(len(y_N)), {})
+    shares = Mean().weights(torch.zeros(len(y_N)))
 
     def sft() -> Tensor:
         ours, head = bench.student_end()
