@@ -20,7 +20,8 @@ from atkd.losses.functional import IGNORE, check_loss
 from atkd.losses.fused import Head, fused_targets, weighted_fused_loss
 from atkd.losses.weighting import Gather, Weighting, Weights, alone, gatherer, step_weights
 
-SIGNAL = "teacher_signal"  # the key under which a micro-batch carries its TeacherSignal
+# What a micro-batch carries through the Trainer's code: its TeacherSignal and its tokens' Weights.
+SIGNAL, WEIGHTS = "teacher_signal", "token_weights"
 PROBE = 4096.0
 
 
@@ -50,15 +51,15 @@ def trainer_class(module: str, name: str, extra: str) -> Any:
 
 @dataclass(frozen=True)
 class TeacherSignal:
-    """What the loss needs of a micro-batch before the student sees it.
+    """What the teacher says of a micro-batch; not a tuple, since the Trainer takes those apart.
 
-    Not a tuple: the Trainer, through whose code a micro-batch carries it, takes those apart.
+    `uncertainty_N` is 0 and `log_normaliser_N` None where the weights do not ask for them.
     """
 
     supervised_BS: Tensor
     targets_N: Tensor
     hidden_Nd: Tensor
-    weights: Weights
+    uncertainty_N: Tensor
     log_normaliser_N: Tensor | None
 
 
@@ -183,26 +184,15 @@ class DistillationMixin(_Below):
     ) -> tuple[list[Any], Tensor | int | None]:
         """A step's micro-batches, each with what the teacher says of it and its tokens' weights."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        signals = self._signals(batches, gatherer(self.accelerator)) if batches else []
-        paired = zip(batches, signals, strict=True)
-        return [{**batch, SIGNAL: signal} for batch, signal in paired], count
+        return self._taught(batches, gatherer(self.accelerator)) if batches else [], count
 
-    def _signals(self, batches: Sequence[Mapping[str, Any]], gather: Gather) -> list[TeacherSignal]:
-        """What the teacher says of a step's micro-batches, each with its tokens' weights."""
-        seen = [self._teach(batch) for batch in batches]
-        known = [self._targets(hidden_Nd, targets_N) for _, targets_N, hidden_Nd in seen]
-        weights = step_weights(
-            self.weighting,
-            [uncertainty_N for uncertainty_N, _ in known],
-            self.loss_settings.get("scope", "batch"),
-            gather,
-        )
-        return [
-            TeacherSignal(supervised_BS, targets_N, hidden_Nd, own, normaliser_N)
-            for (supervised_BS, targets_N, hidden_Nd), (_, normaliser_N), own in zip(
-                seen, known, weights, strict=True
-            )
-        ]
+    def _taught(self, batches: Sequence[Mapping[str, Any]], gather: Gather) -> list[dict[str, Any]]:
+        signals = [self._teach(batch) for batch in batches]
+        known = [signal.uncertainty_N for signal in signals]
+        scope = self.loss_settings.get("scope", "batch")
+        weights = step_weights(self.weighting, known, scope, gather)
+        rows = zip(batches, signals, weights, strict=True)
+        return [{**batch, SIGNAL: signal, WEIGHTS: own} for batch, signal, own in rows]
 
     def _targets(self, hidden_Nd: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor | None]:
         """Uncertainty and log-normaliser where the weights part easy from hard tokens."""
@@ -213,8 +203,8 @@ class DistillationMixin(_Below):
             head = self._head(self.teacher.get_output_embeddings())
             return fused_targets(hidden_Nd, head, targets_N)
 
-    def _teach(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Which predictions are supervised [B, S], their targets [N], teacher's hidden [N, d]."""
+    def _teach(self, batch: Mapping[str, Any]) -> TeacherSignal:
+        """Runs the teacher; ValueError on a label outside the vocabulary."""
         inputs = self._prepare_inputs(dict(batch))
         targets_BS = inputs.pop("labels")[:, 1:]
         supervised_BS = targets_BS != IGNORE
@@ -228,7 +218,8 @@ class DistillationMixin(_Below):
             head_returns(self.teacher, lambda hidden_BTd: hidden_BTd[:, :-1][supervised_BS]),
         ):
             hidden_Nd = self.teacher(**inputs, use_cache=False).logits
-        return supervised_BS, targets_N, hidden_Nd
+        known = self._targets(hidden_Nd, targets_N)
+        return TeacherSignal(supervised_BS, targets_N, hidden_Nd, *known)
 
     def compute_loss(
         self,
@@ -243,15 +234,15 @@ class DistillationMixin(_Below):
         log the mean of losses. `return_outputs` adds the model's output with all logits.
         """
         inputs, scale, logits = dict(inputs), self.accelerator.num_processes, list[Tensor]()
-        signal = inputs.pop(SIGNAL, None)
-        if signal is None:
-            (signal,), scale = self._signals([inputs], alone), 1
+        if SIGNAL not in inputs:
+            (inputs,), scale = self._taught([inputs], alone), 1
+        signal, weights = inputs.pop(SIGNAL), inputs.pop(WEIGHTS)
         del inputs["labels"]
 
         def loss_of(hidden_BTd: Tensor) -> Tensor:
             if return_outputs:
                 logits.append(torch.nn.functional.linear(hidden_BTd, head.weight, head.bias))
-            return scale * self._loss(hidden_BTd, head, signal)
+            return scale * self._loss(hidden_BTd, head, signal, weights)
 
         with head_returns(self.model, loss_of) as head:
             outputs = model(**inputs, use_cache=False)
@@ -261,7 +252,9 @@ class DistillationMixin(_Below):
         outputs.logits = logits[0]
         return loss, outputs
 
-    def _loss(self, hidden_BTd: Tensor, head: torch.nn.Linear, signal: TeacherSignal) -> Tensor:
+    def _loss(
+        self, hidden_BTd: Tensor, head: torch.nn.Linear, signal: TeacherSignal, weights: Weights
+    ) -> Tensor:
         return weighted_fused_loss(
             self.loss_name,
             hidden_BTd[:, :-1][signal.supervised_BS],
@@ -269,7 +262,7 @@ class DistillationMixin(_Below):
             signal.hidden_Nd,
             self._head(self.teacher.get_output_embeddings()),
             signal.targets_N,
-            signal.weights,
+            weights,
             self.loss_settings,
             log_normaliser=signal.log_normaliser_N,
         )

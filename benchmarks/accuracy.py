@@ -98,9 +98,11 @@ def case(name: str, of: str | None, noise: random.Random) -> list[float]:
     torch.manual_seed(noise.randrange(2**31))
     n, v = round(8 * 25 ** noise.random()), round(3 * 1600 ** noise.random())
     d, scale = noise.choice((4, 16, 64)), noise.uniform(0.5, 4)
-    settings = {key: noise.uniform(0.05, 0.95) for key in NAMES}
-    settings |= {"divergence": of or "forward_kl"}  # which a pure divergence does not look at
-    settings |= {"split": noise.choice(("median", "topk", "inverse"))}
+    settings = {
+        **{key: noise.uniform(0.05, 0.95) for key in NAMES},
+        "divergence": of or "forward_kl",  # a pure divergence does not look at it
+        "split": noise.choice(("median", "topk", "inverse")),
+    }
     hidden, theirs = (torch.randn(n, d) * scale for _ in range(2))
     head, teacher_head = (torch.randn(v, d) * d**-0.5 for _ in range(2))
     wanted = [hidden.requires_grad_(), head.requires_grad_()]

@@ -55,9 +55,16 @@ def opt(layers: int, width: int, heads: int) -> Any:
     """OPT's architecture with random weights."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    shape = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
-    shape |= {"ffn_dim": 4 * width, "word_embed_proj_dim": width}
-    return OPTForCausalLM(OPTConfig(vocab_size=V, dropout=0.0, **shape))
+    config = OPTConfig(
+        vocab_size=V,
+        dropout=0.0,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        ffn_dim=4 * width,
+        word_embed_proj_dim=width,
+    )
+    return OPTForCausalLM(config)
 
 
 @dataclass

@@ -70,8 +70,10 @@ def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def build(family: str, width: int, seed: int, vocabulary: int = V, dropout: float = 0.0) -> Any:
     """A random model; OPT with a projection before its head, as OPT-350m, and a tied head."""
     torch.manual_seed(seed)
-    common = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": 2}
-    common |= {"num_attention_heads": 2, "max_position_embeddings": 32, "pad_token_id": PAD}
+    common = {
+        "vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 32, "pad_token_id": PAD,
+    }  # fmt: skip
     if family == "opt":
         own = {"ffn_dim": 32, "word_embed_proj_dim": 8, "dropout": dropout, "init_std": 0.5}
         return transformers.OPTForCausalLM(transformers.OPTConfig(**common, **own))
@@ -83,11 +85,13 @@ def build(family: str, width: int, seed: int, vocabulary: int = V, dropout: floa
 
 def arguments(folder: Path, kind: Any = transformers.TrainingArguments, **options: Any) -> Any:
     """One step of plain gradient descent unless told otherwise: parameters show gradients."""
-    quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
-    quiet |= {"use_cpu": True, "dataloader_pin_memory": False}
-    step = {"max_steps": 1, "optim": "sgd", "learning_rate": RATE, "max_grad_norm": 0.0}
-    step |= {"lr_scheduler_type": "constant", "per_device_train_batch_size": 8}
-    return kind(output_dir=str(folder), **(quiet | step | options))
+    usual = {
+        "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1,
+        "use_cpu": True, "dataloader_pin_memory": False, "max_steps": 1, "optim": "sgd",
+        "learning_rate": RATE, "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": 8,
+    }  # fmt: skip
+    return kind(output_dir=str(folder), **(usual | options))
 
 
 def trainer(folder: Path, student: Any, teacher: Any, **options: Any) -> Any:
@@ -142,8 +146,10 @@ def test_a_step_is_kd_loss_of_the_whole_step(
 
 def test_the_last_step_of_an_epoch_has_fewer_micro_batches(tmp_path: Path) -> None:
     student, teacher, data = build("llama", 16, 1), build("llama", 24, 2), rows(10)
-    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-    options |= {"max_steps": 2, "train_sampling_strategy": "sequential", "train_dataset": data}
+    options = {
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_steps": 2,
+        "train_sampling_strategy": "sequential", "train_dataset": data,
+    }  # fmt: skip
     first = build("llama", 16, 1)
     wanted = stepped(first, full_loss(first, teacher, data[:8], "atkd", {}))
     first.load_state_dict(wanted, strict=False)
@@ -160,9 +166,11 @@ def test_scope_micro_ranks_and_averages_each_micro_batch(tmp_path: Path) -> None
     mean = sum(parts) / 4
     assert abs(mean - whole) > 1e-3
     wanted = stepped(student, mean)
-    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-    options |= {"train_sampling_strategy": "sequential", "train_dataset": data}
-    job = trainer(tmp_path, student, teacher, loss_settings={"scope": "micro"}, **options)
+    job = trainer(
+        tmp_path, student, teacher, loss_settings={"scope": "micro"}, train_dataset=data,
+        per_device_train_batch_size=2, gradient_accumulation_steps=4,
+        train_sampling_strategy="sequential",
+    )  # fmt: skip
     job.train()
     assert job.state.log_history[0]["loss"] == pytest.approx(mean.item(), rel=1e-5)
     same(student, wanted, **CLOSE)
@@ -277,8 +285,10 @@ def test_models_and_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     job = trainer(tmp_path, student, teacher, vocab_size=V - 1, train_dataset=data)
     with pytest.raises(ValueError, match=f"label {V - 1} is outside the vocabulary of {V - 1}"):
         job.train()
-    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    shape |= {"vocab_size": V, "hidden_size": 16, "head_dim": 8, "intermediate_size": 16}
+    shape = {
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "vocab_size": V, "hidden_size": 16, "head_dim": 8, "intermediate_size": 16,
+    }  # fmt: skip
     capped = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**shape))
     with pytest.raises(ValueError, match="teacher Gemma2ForCausalLM: its head's output is scaled"):
         trainer(tmp_path, student, capped)
@@ -352,9 +362,10 @@ def test_trl_on_fixed_data_steps_as_kd_loss_says(
     student, teacher = build("opt", 16, 1), build("opt", 24, 2)
     expected = full_loss(student, teacher, rows(), loss, settings)
     wanted = stepped(student, expected)
-    options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate}
-    options |= {"loss": loss, "loss_settings": settings}
-    job = gkd_trainer(tmp_path, TRLKDTrainer, student, teacher, **options)
+    job = gkd_trainer(
+        tmp_path, TRLKDTrainer, student, teacher, loss=loss, loss_settings=settings,
+        per_device_train_batch_size=size, gradient_accumulation_steps=accumulate,
+    )  # fmt: skip
     job.train()
     assert isinstance(job, trl.GKDTrainer)
     assert job.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
@@ -365,8 +376,8 @@ def test_trls_own_loss_is_our_jensen_shannon_on_fixed_data(trl: Any, tmp_path: P
     theirs, ours, teacher = build("llama", 16, 1), build("llama", 16, 1), build("llama", 24, 2)
     options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     gkd_trainer(tmp_path, trl.GKDTrainer, theirs, teacher, beta=0.3, **options).train()
-    options |= {"loss": "jsd", "loss_settings": {"beta": 0.3}}
-    gkd_trainer(tmp_path, TRLKDTrainer, ours, teacher, **options).train()
+    own = {"loss": "jsd", "loss_settings": {"beta": 0.3}}
+    gkd_trainer(tmp_path, TRLKDTrainer, ours, teacher, **own, **options).train()
     same(ours, dict(theirs.named_parameters()), **CLOSE)
 
 

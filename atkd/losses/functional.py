@@ -120,6 +120,8 @@ def weighted_loss(
         logits [N, V], targets [N].
     Returns:
         Scalar in nats, differentiable in the student's logits.
+    Raises:
+        ValueError: an unknown name, a setting out of its range, no teacher where one is needed.
     """
     divergence, weighting = resolve(name, settings)
     student_NV = floats(student_NV)

@@ -90,10 +90,12 @@ def fused_targets(
     """Uncertainty and log-normaliser of every token by one product, tile by tile.
 
     Args:
-        hidden_Nd: the teacher's hidden states [N, d], at supervised positions alone.
+        hidden_Nd: the teacher's hidden states at supervised positions.
         head: the teacher's, cut to the vocabulary.
-        targets_N: the next token at each position [N].
+        targets_N: the next token at each position.
         tile, products: as in `fused_kd_loss`.
+    Shape:
+        hidden states [N, d], targets [N].
     Returns:
         `Targets` [N] in at least float32, without gradient.
     Raises:

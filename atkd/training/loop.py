@@ -87,7 +87,8 @@ class Loop:
 
     def update(self, micro_batches: list[Batch], objective: Objective) -> tuple[float, float, int]:
         """One optimiser step; returns loss, gradient norm, supervised tokens of all processes."""
-        gather, objective.step = gatherer(self.run), self.step
+        gather = gatherer(self.run)
+        objective.step = self.step
         signals = [objective.signal(batch) for batch in micro_batches]
         weights = objective.weights(signals, gather)
         total, count = 0.0, 0

@@ -125,8 +125,13 @@ def test_extreme_logits_equal_the_plain_form(name: str, settings: dict) -> None:
         torch.randint(-1, 2, (20, 6), generator=noise).double() * 1e4 for _ in range(2)
     )
     targets = torch.randint(6, (20,), generator=noise)
-    parts = {"student_hidden": student.requires_grad_(), "student_head": eye.requires_grad_()}
-    parts |= {"teacher_hidden": teacher, "teacher_head": eye.detach(), "targets": targets}
+    parts = {
+        "student_hidden": student.requires_grad_(),
+        "student_head": eye.requires_grad_(),
+        "teacher_hidden": teacher,
+        "teacher_head": eye.detach(),
+        "targets": targets,
+    }
     check(name, settings, parts, 7)
 
 
