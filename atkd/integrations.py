@@ -1,48 +1,65 @@
 """The losses inside other people's trainers: transformers' `Trainer`, and TRL's GKD on fixed data.
 
-`KDTrainer` and `TRLKDTrainer` are built when first asked for, so importing this module loads
-neither torch nor transformers nor trl. Shapes: B sequences of T ids, S = T - 1 predictions, N
-supervised tokens of a micro-batch.
+Neither library is needed to import this module: a trainer whose library is missing says so when it
+is made. Shapes: B sequences of T ids, S = T - 1 predictions, N supervised tokens of a micro-batch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from atkd.losses.functional import IGNORE, check_loss
 from atkd.losses.fused import Head, fused_targets, weighted_fused_loss
-from atkd.losses.weighting import Gather, Weights, gatherer, step_weights
+from atkd.losses.weighting import Gather, Weighting, Weights, alone, gatherer, step_weights
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-    from transformers import Trainer as _Trainer
-else:
-    _Trainer = object
-
-BASES = {
-    "KDTrainer": ("transformers", "Trainer"),
-    "TRLKDTrainer": ("trl.experimental.gkd", "GKDTrainer"),
-}
-VIEW = "atkd_view"  # the key under which a micro-batch carries its view through the Trainer's code
+# What a micro-batch carries through the Trainer's code: its TeacherSignal and its tokens' Weights.
+SIGNAL, WEIGHTS = "teacher_signal", "token_weights"
 PROBE = 4096.0
 
 
-@dataclass(frozen=True)
-class View:
-    """What the loss needs of a micro-batch before the student sees it.
+def trainer_class(module: str, name: str, extra: str) -> Any:
+    """Another library's trainer; where there is none, a class that cannot be made and says why."""
+    reason = f'atkd: {module} is missing or lacks {name}; pip install "atkd[{extra}]"'
+    cause: Exception | None = None
+    try:
+        with warnings.catch_warnings():
+            # TRL warns all who import its experimental part, but here nobody may have asked for it.
+            warnings.filterwarnings("ignore", "You are importing from 'trl.experimental'")
+            found = getattr(import_module(module), name)
+        if hasattr(found, "loss_is_scaled_for_ga"):
+            return found
+        reason = f'atkd: {name} needs transformers 5.19 or newer; pip install "atkd[{extra}]"'
+    except (ImportError, AttributeError) as error:
+        cause = error
 
-    Not a tuple: the Trainer takes those apart.
+    class Missing:
+        """Stands in for the trainer."""
+
+        def __new__(cls, *args: Any, **options: Any) -> Any:
+            raise ImportError(reason) from cause
+
+    return Missing
+
+
+@dataclass(frozen=True)
+class TeacherSignal:
+    """What the teacher says of a micro-batch; not a tuple, since the Trainer takes those apart.
+
+    `uncertainty_N` is 0 and `log_normaliser_N` None where the weights do not ask for them.
     """
 
     supervised_BS: Tensor
     targets_N: Tensor
     hidden_Nd: Tensor
-    weights: Weights
+    uncertainty_N: Tensor
     log_normaliser_N: Tensor | None
 
 
@@ -65,8 +82,6 @@ def head_returns(model: Any, function: Callable[[Tensor], Tensor]) -> Iterator[t
 
 def check_model(role: str, model: Any, vocab_size: int) -> None:
     """ValueError unless its logits are a linear head's output, unchanged, of enough rows."""
-    import torch
-
     head, what = model.get_output_embeddings(), f"{role} {type(model).__name__}: its head"
     if not isinstance(head, torch.nn.Linear):
         found = f"{type(head).__module__}.{type(head).__name__}"
@@ -82,30 +97,25 @@ def check_model(role: str, model: Any, vocab_size: int) -> None:
         raise ValueError(f"{what}'s output is scaled or capped before it is returned: unsupported")
 
 
-def check_settings(loss: str, settings: Mapping[str, Any]) -> None:
-    """ValueError on an unknown loss, scope or setting, or a value out of range."""
-    import torch
-
-    check_loss(loss, {name: value for name, value in settings.items() if name != "scope"})
-    step_weights(loss, [torch.zeros(1)], settings, _alone)
-
-
-def _alone(local_n: Tensor) -> tuple[Tensor, int]:
-    return local_n, 0
+def checked_weighting(loss: str, settings: Mapping[str, Any]) -> Weighting:
+    """The loss's weighting; ValueError on an unknown loss, scope or setting, or a value's range."""
+    own = {name: value for name, value in settings.items() if name != "scope"}
+    weighting = check_loss(loss, own).weighting
+    step_weights(weighting, [torch.zeros(1)], settings.get("scope", "batch"), alone)
+    return weighting
 
 
-class Distils(_Trainer):
-    """A Trainer whose loss is `kd_loss(loss, ..., **loss_settings)` of a step's supervised tokens.
+if TYPE_CHECKING:
+    from transformers import Trainer as _Below
+else:
+    _Below = object
 
-    `loss`: one of `objectives.LOSSES`; `loss_settings`: its settings, and `scope`, `batch` (all
-    tokens of the optimiser step, on all processes) or `micro` (each micro-batch by itself, as the
-    official code). `vocab_size` cuts head rows beyond the tokenizer; by default the number of ids
-    of `processing_class`, or all rows. Other options are the Trainer's. Batches hold `input_ids`,
-    `labels` (not shifted, -100 where not supervised) and whatever else both models take.
+
+class DistillationMixin(_Below):
+    """What makes a distilling trainer of the Trainer behind it in the order of classes.
 
     The teacher runs in its own dtype, over all micro-batches of a step before the student sees the
-    first. Logits are never built in training. An evaluation batch is a step by itself. ValueError
-    on settings, models or labels that do not fit.
+    first. Logits are never built in training. An evaluation batch is a step by itself.
     """
 
     loss_is_scaled_for_ga = True  # the tokens' weights already add up over the step
@@ -123,7 +133,7 @@ class Distils(_Trainer):
         **options: Any,
     ) -> None:
         self.loss_name, self.loss_settings = loss, dict(loss_settings or {})
-        check_settings(loss, self.loss_settings)
+        self.weighting = checked_weighting(loss, self.loss_settings)
         if self.passes_teacher:
             options["teacher_model"] = teacher
         super().__init__(model, **options)
@@ -174,26 +184,27 @@ class Distils(_Trainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """A step's micro-batches, each with what the teacher says of it and its tokens' weights."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        views = self._views(batches, gatherer(self.accelerator)) if batches else []
-        return [{**b, VIEW: view} for b, view in zip(batches, views, strict=True)], count
+        return self._taught(batches, gatherer(self.accelerator)) if batches else [], count
 
-    def _views(self, batches: Sequence[Mapping[str, Any]], gather: Gather) -> list[View]:
-        seen = [self._teach(batch) for batch in batches]
-        found: list[Any] = [(hidden.new_zeros(len(hidden)).float(), None) for *_, hidden in seen]
-        if self.loss_name == "atkd":
+    def _taught(self, batches: Sequence[Mapping[str, Any]], gather: Gather) -> list[dict[str, Any]]:
+        signals = [self._teach(batch) for batch in batches]
+        known = [signal.uncertainty_N for signal in signals]
+        scope = self.loss_settings.get("scope", "batch")
+        weights = step_weights(self.weighting, known, scope, gather)
+        rows = zip(batches, signals, weights, strict=True)
+        return [{**batch, SIGNAL: signal, WEIGHTS: own} for batch, signal, own in rows]
+
+    def _targets(self, hidden_Nd: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Uncertainty and log-normaliser where the weights part easy from hard tokens."""
+        if not self.weighting.groups:
+            return hidden_Nd.new_zeros(len(hidden_Nd)).float(), None
+        # Under the student's autocast, so that the loss meets the same rounded logits.
+        with self.accelerator.autocast():
             head = self._head(self.teacher.get_output_embeddings())
-            # Under the student's autocast, so that the loss meets the same rounded logits.
-            with self.accelerator.autocast():
-                found = [fused_targets(hidden, head, targets) for _, targets, hidden in seen]
-        unsure, normalisers = zip(*found, strict=True)
-        weights = step_weights(self.loss_name, unsure, self.loss_settings, gather)
-        made = zip(seen, weights, normalisers, strict=True)
-        return [View(*parts, weight, normaliser) for parts, weight, normaliser in made]
+            return fused_targets(hidden_Nd, head, targets_N)
 
-    def _teach(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Which predictions are supervised [B, S], their targets [N], teacher's hidden [N, d]."""
-        import torch
-
+    def _teach(self, batch: Mapping[str, Any]) -> TeacherSignal:
+        """Runs the teacher; ValueError on a label outside the vocabulary."""
         inputs = self._prepare_inputs(dict(batch))
         targets_BS = inputs.pop("labels")[:, 1:]
         supervised_BS = targets_BS != IGNORE
@@ -207,7 +218,8 @@ class Distils(_Trainer):
             head_returns(self.teacher, lambda hidden_BTd: hidden_BTd[:, :-1][supervised_BS]),
         ):
             hidden_Nd = self.teacher(**inputs, use_cache=False).logits
-        return supervised_BS, targets_N, hidden_Nd
+        known = self._targets(hidden_Nd, targets_N)
+        return TeacherSignal(supervised_BS, targets_N, hidden_Nd, *known)
 
     def compute_loss(
         self,
@@ -221,18 +233,16 @@ class Distils(_Trainer):
         Times the number of processes in a step, because DDP takes the mean of gradients and the
         log the mean of losses. `return_outputs` adds the model's output with all logits.
         """
-        import torch
-
-        inputs, scale, logits = dict(inputs), self.accelerator.num_processes, []
-        view = inputs.pop(VIEW, None)
-        if view is None:
-            (view,), scale = self._views([inputs], _alone), 1
+        inputs, scale, logits = dict(inputs), self.accelerator.num_processes, list[Tensor]()
+        if SIGNAL not in inputs:
+            (inputs,), scale = self._taught([inputs], alone), 1
+        signal, weights = inputs.pop(SIGNAL), inputs.pop(WEIGHTS)
         del inputs["labels"]
 
         def loss_of(hidden_BTd: Tensor) -> Tensor:
             if return_outputs:
                 logits.append(torch.nn.functional.linear(hidden_BTd, head.weight, head.bias))
-            return scale * self._loss(hidden_BTd, head, view)
+            return scale * self._loss(hidden_BTd, head, signal, weights)
 
         with head_returns(self.model, loss_of) as head:
             outputs = model(**inputs, use_cache=False)
@@ -242,17 +252,19 @@ class Distils(_Trainer):
         outputs.logits = logits[0]
         return loss, outputs
 
-    def _loss(self, hidden_BTd: Tensor, head: torch.nn.Linear, view: View) -> Tensor:
+    def _loss(
+        self, hidden_BTd: Tensor, head: torch.nn.Linear, signal: TeacherSignal, weights: Weights
+    ) -> Tensor:
         return weighted_fused_loss(
             self.loss_name,
-            hidden_BTd[:, :-1][view.supervised_BS],
+            hidden_BTd[:, :-1][signal.supervised_BS],
             self._head(head),
-            view.hidden_Nd,
+            signal.hidden_Nd,
             self._head(self.teacher.get_output_embeddings()),
-            view.targets_N,
-            view.weights,
+            signal.targets_N,
+            weights,
             self.loss_settings,
-            log_normaliser=view.log_normaliser_N,
+            log_normaliser=signal.log_normaliser_N,
         )
 
     def prediction_step(
@@ -263,30 +275,43 @@ class Distils(_Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
         """As the Trainer's, but logits exist only where somebody looks at them."""
-        import torch
-
         if not prediction_loss_only or "labels" not in inputs:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
 
-if TYPE_CHECKING:
-
-    class KDTrainer(Distils):
-        """transformers' `Trainer`."""
-
-    class TRLKDTrainer(Distils):
-        """TRL's GKD trainer."""
+Trainer: Any = trainer_class("transformers", "Trainer", "trainer")
+GKDTrainer: Any = trainer_class("trl.experimental.gkd", "GKDTrainer", "trl")
 
 
-def __getattr__(name: str) -> Any:
-    if name not in BASES:
-        raise AttributeError(f"module 'atkd.integrations' has no attribute {name!r}")
-    base = getattr(import_module(BASES[name][0]), BASES[name][1])
-    if not hasattr(base, "loss_is_scaled_for_ga"):
-        raise ImportError(f"{name} needs transformers 5.19 or newer")
-    parts = {"__doc__": Distils.__doc__, "__module__": __name__}
-    made = type(name, (Distils, base), parts | {"passes_teacher": name == "TRLKDTrainer"})
-    globals()[name] = made
-    return made
+class KDTrainer(DistillationMixin, Trainer):
+    """transformers' `Trainer` with a distillation loss of a step's supervised tokens.
+
+    Args:
+        model, teacher: causal language models over one vocabulary whose logits are a linear head's
+            output, unchanged.
+        loss: one of `losses.functional.LOSSES`.
+        loss_settings: its settings, as in `kd_loss`, and `scope`: `batch` (all tokens of the
+            optimiser step, on all processes) or `micro` (each micro-batch by itself, as the
+            official code).
+        vocab_size: cuts head rows beyond the tokenizer; by default the number of ids of
+            `processing_class`, or all rows.
+        options: the Trainer's. Batches hold `input_ids`, `labels` (not shifted, -100 where not
+            supervised) and whatever else both models take.
+    Raises:
+        ValueError: settings, models or labels that do not fit.
+        ImportError: transformers is missing or too old.
+    Source:
+        Zhong et al., ACL 2024.
+    """
+
+
+class TRLKDTrainer(DistillationMixin, GKDTrainer):
+    """TRL's experimental `GKDTrainer` on fixed data, with any of the losses.
+
+    Args and Raises as in `KDTrainer`; options are the GKDTrainer's, but for `lmbda` and `seq_kd`,
+    which must be 0 and False.
+    """
+
+    passes_teacher = True

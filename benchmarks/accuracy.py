@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from atkd import fused_kd_loss, kd_loss
-from atkd.losses.divergences import DIVERGENCES, uncertainty
+from atkd.losses.divergences import uncertainty
 
 NAMES = ("target_weight", "diversity_weight", "easy_weight", "hard_fraction", "beta")
 TEXT = """# Accuracy of the losses
@@ -39,16 +40,23 @@ def kl(a: Tensor, b: Tensor) -> Tensor:
     return (torch.xlogy(a, a) - torch.xlogy(a, b)).sum(-1)
 
 
-def divergence(name: str, p: Tensor, q: Tensor, beta: float) -> Tensor:
-    """D(p, q) of each row of two tables of probabilities."""
+def jsd(p: Tensor, q: Tensor, beta: float) -> Tensor:
     m = beta * p + (1 - beta) * q
-    return {
-        "forward_kl": kl(p, q),
-        "reverse_kl": kl(q, p),
-        "jsd": beta * kl(p, m) + (1 - beta) * kl(q, m),
-        "tvd": (p - q).abs().sum(-1) / 2,
-        "kl_mixture": 0.9 * kl(p, q) + 0.1 * kl(q, p),
-    }[name]
+    return beta * kl(p, m) + (1 - beta) * kl(q, m)
+
+
+# D(p, q) of each row of two tables of probabilities, from its definition.
+DEFINITIONS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "forward_kl": lambda p, q, beta: kl(p, q),
+    "reverse_kl": lambda p, q, beta: kl(q, p),
+    "jsd": jsd,
+    "tvd": lambda p, q, beta: (p - q).abs().sum(-1) / 2,
+    "kl_mixture": lambda p, q, beta: 0.9 * kl(p, q) + 0.1 * kl(q, p),
+}
+LOSSES = [
+    *((name, None) for name in DEFINITIONS),
+    *((name, of) for name in ("dkd", "atkd") for of in DEFINITIONS),
+]
 
 
 def is_easy(u: Tensor, share: float, split: str) -> Tensor:
@@ -64,13 +72,13 @@ def reference(name: str, logits: Tensor, teacher: Tensor, *ends: Tensor, **setti
     """The loss from its definition, in float64."""
     (gold, u), both = ends, [each.double().softmax(1) for each in (teacher, logits)]
     a, b, weight, share, beta = (settings[key] for key in NAMES)
-    if name in DIVERGENCES:
-        return divergence(name, *both, beta).mean()
+    if name in DEFINITIONS:
+        return DEFINITIONS[name](*both, beta).mean()
     others = torch.arange(logits.shape[1]) != gold[:, None]
     rests = [each[others].view(len(gold), -1) for each in both]
     pairs = [torch.stack((p[~others], rest.sum(1)), 1) for p, rest in zip(both, rests, strict=True)]
     rests = [rest / rest.sum(1, keepdim=True) for rest in rests]
-    target, diversity = (divergence(settings["divergence"], *x, beta) for x in (pairs, rests))
+    target, diversity = (DEFINITIONS[settings["divergence"]](*x, beta) for x in (pairs, rests))
     if name == "dkd":
         return (a * target + b * diversity).mean()
     easy = is_easy(u, share, settings["split"])
@@ -90,8 +98,11 @@ def case(name: str, of: str | None, noise: random.Random) -> list[float]:
     torch.manual_seed(noise.randrange(2**31))
     n, v = round(8 * 25 ** noise.random()), round(3 * 1600 ** noise.random())
     d, scale = noise.choice((4, 16, 64)), noise.uniform(0.5, 4)
-    settings = {key: noise.uniform(0.05, 0.95) for key in NAMES}
-    settings |= {"divergence": of, "split": noise.choice(("median", "topk", "inverse"))}
+    settings = {
+        **{key: noise.uniform(0.05, 0.95) for key in NAMES},
+        "divergence": of or "forward_kl",  # a pure divergence does not look at it
+        "split": noise.choice(("median", "topk", "inverse")),
+    }
     hidden, theirs = (torch.randn(n, d) * scale for _ in range(2))
     head, teacher_head = (torch.randn(v, d) * d**-0.5 for _ in range(2))
     wanted = [hidden.requires_grad_(), head.requires_grad_()]
@@ -102,18 +113,23 @@ def case(name: str, of: str | None, noise: random.Random) -> list[float]:
         two = one.detach().double().requires_grad_()
         ours = kd_loss(name, one, teacher.to(dtype), gold, **settings)
         found += errors(ours, reference(name, two, teacher, gold, u, **settings), [one], [two])
-    settings |= {"uncertainty": u, "tile": noise.randint(1, n)}
-    tiled = fused_kd_loss(name, hidden, head, theirs, teacher_head, gold, **settings)
+    ends = (hidden, head, theirs, teacher_head, gold)
+    tiled = fused_kd_loss(name, *ends, uncertainty=u, tile=noise.randint(1, n), **settings)
     return found + errors(tiled, kd_loss(name, logits, teacher, gold, **settings), wanted, wanted)
 
 
-parser = argparse.ArgumentParser(prog="python benchmarks/accuracy.py", description=__doc__)
-parser.add_argument("--cases", type=int, default=200, help="random cases a row (default: 200)")
-cases = parser.parse_args().cases
-print(TEXT.format(cases, torch.__version__))
-losses = [(n, None) for n in DIVERGENCES] + [(n, d) for n in ("dkd", "atkd") for d in DIVERGENCES]
-for name, of in losses:
-    noise = random.Random(f"{name}/{of}")
-    columns = zip(*(case(name, of, noise) for _ in range(cases)), strict=True)
-    worst = " | ".join(f"{max(column):.0e}" for column in columns)
-    print(f"| {name}{f' of {of}' if of else ''} | {cases} | {worst} |", flush=True)
+def main() -> None:
+    """Prints the page."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/accuracy.py", description=__doc__)
+    parser.add_argument("--cases", type=int, default=200, help="random cases a row (default: 200)")
+    cases = parser.parse_args().cases
+    print(TEXT.format(cases, torch.__version__))
+    for name, of in LOSSES:
+        noise = random.Random(f"{name}/{of}")
+        columns = zip(*(case(name, of, noise) for _ in range(cases)), strict=True)
+        worst = " | ".join(f"{max(column):.0e}" for column in columns)
+        print(f"| {name}{f' of {of}' if of else ''} | {cases} | {worst} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -55,9 +55,16 @@ def opt(layers: int, width: int, heads: int) -> Any:
     """OPT's architecture with random weights."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    shape = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
-    shape |= {"ffn_dim": 4 * width, "word_embed_proj_dim": width}
-    return OPTForCausalLM(OPTConfig(vocab_size=V, dropout=0.0, **shape))
+    config = OPTConfig(
+        vocab_size=V,
+        dropout=0.0,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        ffn_dim=4 * width,
+        word_embed_proj_dim=width,
+    )
+    return OPTForCausalLM(config)
 
 
 @dataclass
@@ -128,12 +135,12 @@ def contestants(bench: Bench) -> dict[str, Callable[[], Tensor]]:
     import torch
 
     from atkd.losses.fused import Head, fused_kd_loss, fused_targets, weighted_fused_loss
-    from atkd.losses.weighting import token_weights
+    from atkd.losses.weighting import Mean
 
     hidden_Nd, head_Vd = bench.teacher_end()
     y_N = bench.targets_N
     known = fused_targets(hidden_Nd, Head(head_Vd), y_N)._asdict()
-    shares = token_weights("cross_entropy", torch.zeros(len(y_N)), {})
+    shares = Mean().weights(torch.zeros(len(y_N)))
 
     def sft() -> Tensor:
         ours, head = bench.student_end()

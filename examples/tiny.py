@@ -14,9 +14,16 @@ WORDS = 64
 def model(width: int) -> LlamaForCausalLM:
     """A random LLaMA."""
     torch.manual_seed(width)
-    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2}
-    shape |= {"num_attention_heads": 2, "max_position_embeddings": 32, "initializer_range": 0.3}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, **shape))
+    config = LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        initializer_range=0.3,
+    )
+    return LlamaForCausalLM(config)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

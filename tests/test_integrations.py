@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from helpers import ROOT
 from torch.nn.utils.rnn import pad_sequence
 
 from atkd import kd_loss
-from atkd.integrations import KDTrainer, head_returns
+from atkd.integrations import KDTrainer, TRLKDTrainer, head_returns, trainer_class
 
 V, PAD, RATE = 40, 1, 0.5
 OWN = ("loss", "loss_settings", "vocab_size", "compute_metrics", "eval_dataset", "train_dataset")
@@ -69,8 +70,10 @@ def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def build(family: str, width: int, seed: int, vocabulary: int = V, dropout: float = 0.0) -> Any:
     """A random model; OPT with a projection before its head, as OPT-350m, and a tied head."""
     torch.manual_seed(seed)
-    common = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": 2}
-    common |= {"num_attention_heads": 2, "max_position_embeddings": 32, "pad_token_id": PAD}
+    common = {
+        "vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 32, "pad_token_id": PAD,
+    }  # fmt: skip
     if family == "opt":
         own = {"ffn_dim": 32, "word_embed_proj_dim": 8, "dropout": dropout, "init_std": 0.5}
         return transformers.OPTForCausalLM(transformers.OPTConfig(**common, **own))
@@ -82,25 +85,19 @@ def build(family: str, width: int, seed: int, vocabulary: int = V, dropout: floa
 
 def arguments(folder: Path, kind: Any = transformers.TrainingArguments, **options: Any) -> Any:
     """One step of plain gradient descent unless told otherwise: parameters show gradients."""
-    quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
-    quiet |= {"use_cpu": True, "dataloader_pin_memory": False}
-    step = {"max_steps": 1, "optim": "sgd", "learning_rate": RATE, "max_grad_norm": 0.0}
-    step |= {"lr_scheduler_type": "constant", "per_device_train_batch_size": 8}
-    return kind(output_dir=str(folder), **(quiet | step | options))
+    usual = {
+        "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1,
+        "use_cpu": True, "dataloader_pin_memory": False, "max_steps": 1, "optim": "sgd",
+        "learning_rate": RATE, "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": 8,
+    }  # fmt: skip
+    return kind(output_dir=str(folder), **(usual | options))
 
 
 def trainer(folder: Path, student: Any, teacher: Any, **options: Any) -> Any:
     """A KDTrainer; options of the loss and the trainer by name, the rest are arguments."""
-    own = (
-        "loss",
-        "loss_settings",
-        "vocab_size",
-        "compute_metrics",
-        "eval_dataset",
-        "train_dataset",
-    )
     mine = {"train_dataset": rows(), "data_collator": collate}
-    mine |= {name: options.pop(name) for name in own if name in options}
+    mine |= {name: options.pop(name) for name in OWN if name in options}
     return KDTrainer(student, teacher, args=arguments(folder, **options), **mine)
 
 
@@ -149,8 +146,10 @@ def test_a_step_is_kd_loss_of_the_whole_step(
 
 def test_the_last_step_of_an_epoch_has_fewer_micro_batches(tmp_path: Path) -> None:
     student, teacher, data = build("llama", 16, 1), build("llama", 24, 2), rows(10)
-    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-    options |= {"max_steps": 2, "train_sampling_strategy": "sequential", "train_dataset": data}
+    options = {
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_steps": 2,
+        "train_sampling_strategy": "sequential", "train_dataset": data,
+    }  # fmt: skip
     first = build("llama", 16, 1)
     wanted = stepped(first, full_loss(first, teacher, data[:8], "atkd", {}))
     first.load_state_dict(wanted, strict=False)
@@ -167,9 +166,11 @@ def test_scope_micro_ranks_and_averages_each_micro_batch(tmp_path: Path) -> None
     mean = sum(parts) / 4
     assert abs(mean - whole) > 1e-3
     wanted = stepped(student, mean)
-    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-    options |= {"train_sampling_strategy": "sequential", "train_dataset": data}
-    job = trainer(tmp_path, student, teacher, loss_settings={"scope": "micro"}, **options)
+    job = trainer(
+        tmp_path, student, teacher, loss_settings={"scope": "micro"}, train_dataset=data,
+        per_device_train_batch_size=2, gradient_accumulation_steps=4,
+        train_sampling_strategy="sequential",
+    )  # fmt: skip
     job.train()
     assert job.state.log_history[0]["loss"] == pytest.approx(mean.item(), rel=1e-5)
     same(student, wanted, **CLOSE)
@@ -284,8 +285,10 @@ def test_models_and_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     job = trainer(tmp_path, student, teacher, vocab_size=V - 1, train_dataset=data)
     with pytest.raises(ValueError, match=f"label {V - 1} is outside the vocabulary of {V - 1}"):
         job.train()
-    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    shape |= {"vocab_size": V, "hidden_size": 16, "head_dim": 8, "intermediate_size": 16}
+    shape = {
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "vocab_size": V, "hidden_size": 16, "head_dim": 8, "intermediate_size": 16,
+    }  # fmt: skip
     capped = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**shape))
     with pytest.raises(ValueError, match="teacher Gemma2ForCausalLM: its head's output is scaled"):
         trainer(tmp_path, student, capped)
@@ -356,14 +359,13 @@ def trl(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_trl_on_fixed_data_steps_as_kd_loss_says(
     trl: Any, loss: str, settings: Any, size: int, accumulate: int, tmp_path: Path
 ) -> None:
-    from atkd.integrations import TRLKDTrainer
-
     student, teacher = build("opt", 16, 1), build("opt", 24, 2)
     expected = full_loss(student, teacher, rows(), loss, settings)
     wanted = stepped(student, expected)
-    options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate}
-    options |= {"loss": loss, "loss_settings": settings}
-    job = gkd_trainer(tmp_path, TRLKDTrainer, student, teacher, **options)
+    job = gkd_trainer(
+        tmp_path, TRLKDTrainer, student, teacher, loss=loss, loss_settings=settings,
+        per_device_train_batch_size=size, gradient_accumulation_steps=accumulate,
+    )  # fmt: skip
     job.train()
     assert isinstance(job, trl.GKDTrainer)
     assert job.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
@@ -371,20 +373,16 @@ def test_trl_on_fixed_data_steps_as_kd_loss_says(
 
 
 def test_trls_own_loss_is_our_jensen_shannon_on_fixed_data(trl: Any, tmp_path: Path) -> None:
-    from atkd.integrations import TRLKDTrainer
-
     theirs, ours, teacher = build("llama", 16, 1), build("llama", 16, 1), build("llama", 24, 2)
     options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     gkd_trainer(tmp_path, trl.GKDTrainer, theirs, teacher, beta=0.3, **options).train()
-    options |= {"loss": "jsd", "loss_settings": {"beta": 0.3}}
-    gkd_trainer(tmp_path, TRLKDTrainer, ours, teacher, **options).train()
+    own = {"loss": "jsd", "loss_settings": {"beta": 0.3}}
+    gkd_trainer(tmp_path, TRLKDTrainer, ours, teacher, **own, **options).train()
     same(ours, dict(theirs.named_parameters()), **CLOSE)
 
 
 def test_trl_evaluates_and_refuses_generated_data(trl: Any, tmp_path: Path) -> None:
     from datasets import Dataset
-
-    from atkd.integrations import TRLKDTrainer
 
     student, teacher, data = build("llama", 16, 1), build("llama", 24, 2), Dataset.from_list(rows())
     expected = full_loss(student, teacher, rows(), "atkd", {}).item()
@@ -393,6 +391,43 @@ def test_trl_evaluates_and_refuses_generated_data(trl: Any, tmp_path: Path) -> N
     for options in ({"lmbda": 0.5}, {"seq_kd": True}):
         with pytest.raises(ValueError, match="TRLKDTrainer does not support lmbda or seq_kd"):
             gkd_trainer(tmp_path, TRLKDTrainer, student, teacher, **options)
+
+
+STANDALONE = """
+import sys, pkgutil, importlib
+sys.modules["fcntl"] = sys.modules["trl"] = None
+from atkd import atkd_loss
+import atkd.losses
+for each in pkgutil.iter_modules(atkd.losses.__path__):
+    importlib.import_module(f"atkd.losses.{each.name}")
+from transformers import Trainer
+from atkd.integrations import KDTrainer, TRLKDTrainer
+assert issubclass(KDTrainer, Trainer)
+assert not any("runtime" in name for name in sys.modules if name.startswith("atkd."))
+try:
+    TRLKDTrainer(None, None)
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_losses_and_trainers_stand_alone_on_any_system() -> None:
+    """Without a module that only some systems have, and without TRL until its trainer is made."""
+    done = subprocess.run(
+        [sys.executable, "-c", STANDALONE], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith('lacks GKDTrainer; pip install "atkd[trl]"')
+
+
+def test_a_trainer_that_averages_the_loss_itself_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = SimpleNamespace(Trainer=type("Trainer", (), {}))
+    monkeypatch.setitem(sys.modules, "old_transformers", old)
+    kind = type("Made", (trainer_class("old_transformers", "Trainer", "trainer"),), {})
+    with pytest.raises(ImportError, match=r"Trainer needs transformers 5.19 or newer; pip install"):
+        kind(None, teacher=None)
 
 
 if __name__ == "__main__":

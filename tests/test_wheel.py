@@ -20,7 +20,7 @@ import atkd
 LOSSES = """
 import importlib.util
 import torch
-import atkd
+import atkd.integrations
 from atkd import atkd_loss, fused_kd_loss, kd_loss, token_terms
 
 noise = torch.Generator().manual_seed(0)
@@ -40,6 +40,13 @@ for loss in losses:
     assert loss > 0
 for leaf in (student, hidden, head):
     assert leaf.grad.isfinite().all() and leaf.grad.any()
+for trainer in (atkd.integrations.KDTrainer, atkd.integrations.TRLKDTrainer):
+    try:
+        trainer(None, None)
+    except ImportError as error:
+        assert 'pip install "atkd[' in str(error), error
+    else:
+        raise AssertionError(trainer)
 assert importlib.util.find_spec("transformers") is importlib.util.find_spec("numpy") is None
 print(atkd.__version__, atkd.__file__)
 """

@@ -1,24 +1,24 @@
 """Divergences of next-token distributions, and their split at the target; all in log space.
 
-Each divergence is defined once, as its summand over outcomes, and serves whole distributions, the
-binary pair (target, anything else) and the rest renormalised without the target. Notation per
-supervised token (Zhong et al., ACL 2024, section 2): teacher p, student q, next token g of the
-training sequence, uncertainty u = 1 - p_g, v = 1 - q_g. With the forward KL, TKD is the divergence
-of the binary pairs and DKD that of the rests, so that KL(p||q) = TKD + u DKD exactly. Shapes: N
-tokens, V vocabulary rows.
+Each divergence is one object, defined by its summand over outcomes, and serves whole distributions,
+the binary pair (target, anything else) and the rest renormalised without the target. To add one,
+write its class here: registered, it is a loss, a `divergence` of the split losses, and fused.
+
+Notation per supervised token (Zhong et al., ACL 2024, section 2): teacher p, student q, next token
+g of the training sequence, uncertainty u = 1 - p_g, v = 1 - q_g. With the forward KL, TKD is the
+divergence of the binary pairs and DKD that of the rests, so that KL(p||q) = TKD + u DKD exactly.
+Shapes: N tokens, V vocabulary rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-BETA = 0.5  # weight of the teacher in the Jensen-Shannon mixture
-FORWARD_SHARE = 0.9  # of the released code's stand-in for the Jensen-Shannon divergence
+import torch
+from torch import Tensor
 
 
 class Split(NamedTuple):
@@ -47,62 +47,148 @@ def uncertainty(teacher_logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return split_at_target(floats(teacher_logits_NV), targets_N).log_other_N.exp().detach()
 
 
-def forward_kl(log_q: Tensor, log_p: Tensor, beta: float = BETA) -> Tensor:
-    """Summand of KL(p||q), teacher first."""
-    return log_p.exp() * (log_p - log_q)
-
-
-def reverse_kl(log_q: Tensor, log_p: Tensor, beta: float = BETA) -> Tensor:
-    """Summand of KL(q||p), student first."""
-    return forward_kl(log_p, log_q)
-
-
-def jsd(log_q: Tensor, log_p: Tensor, beta: float = BETA) -> Tensor:
-    """Summand of beta KL(p||m) + (1 - beta) KL(q||m), m = beta p + (1 - beta) q.
-
-    The sum lies in [0, H(beta)] nats for 0 < beta < 1 (GKD, Agarwal et al. 2024).
-    """
-    if not 0 < beta < 1:
-        raise ValueError(f"beta is {beta}; expected a number in (0, 1)")
-    log_m = (log_p + math.log(beta)).logaddexp(log_q + math.log(1 - beta))
-    return beta * forward_kl(log_m, log_p) + (1 - beta) * forward_kl(log_m, log_q)
-
-
-def tvd(log_q: Tensor, log_p: Tensor, beta: float = BETA) -> Tensor:
-    """Summand of the total variation, half of |p - q|; the sum lies in [0, 1] (Wen et al. 2023)."""
-    return 0.5 * (log_q.exp() - log_p.exp()).abs()
-
-
-def kl_mixture(log_q: Tensor, log_p: Tensor, beta: float = BETA) -> Tensor:
-    """Summand of 0.9 KL(p||q) + 0.1 KL(q||p), which the released code calls JSD."""
-    forward = FORWARD_SHARE * forward_kl(log_q, log_p)
-    return forward + (1 - FORWARD_SHARE) * reverse_kl(log_q, log_p)
-
-
-DIVERGENCES: dict[str, Callable[..., Tensor]] = {
-    each.__name__: each for each in (forward_kl, reverse_kl, jsd, tvd, kl_mixture)
-}
-
-
-def divergence(name: str, student_NV: Tensor, teacher_NV: Tensor, beta: float = BETA) -> Tensor:
-    """The named divergence of two sets of logits in nats (tvd: a probability) [N]."""
-    return DIVERGENCES[name](student_NV.log_softmax(1), teacher_NV.log_softmax(1), beta).sum(1)
-
-
-def target_term(name: str, q: Split, p: Split, beta: float = BETA) -> Tensor:
-    """TKD: the divergence between (p_g, 1 - p_g) and (q_g, 1 - q_g) [N]."""
-    on_target_N = DIVERGENCES[name](q.log_target_N, p.log_target_N, beta)
-    return on_target_N + DIVERGENCES[name](q.log_other_N, p.log_other_N, beta)
-
-
-def diversity_term(name: str, q: Split, p: Split, targets_N: Tensor, beta: float = BETA) -> Tensor:
-    """DKD: the divergence between p and q renormalised without the target [N]."""
-    summand_NV = DIVERGENCES[name](q.log_rest_NV, p.log_rest_NV, beta)
-    return summand_NV.scatter(1, targets_N[:, None], 0.0).sum(1)
-
-
 def floats(logits: Tensor) -> Tensor:
     """The same in at least float32."""
-    import torch
-
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@dataclass(frozen=True)
+class Divergence(ABC):
+    """A divergence D(p, q) of teacher p and student q that is a sum over outcomes.
+
+    A subclass is a frozen dataclass whose fields are the divergence's own parameters: settings of
+    every loss that uses it, checked when one is made.
+    """
+
+    name: ClassVar[str]
+    # What the fused kernels may save: a value that is the sum of the pulls; a pull of -p, as the
+    # forward KL alone has, which takes one exponential per logit.
+    pull_is_summand: ClassVar[bool] = False
+    pull_is_minus_p: ClassVar[bool] = False
+
+    @abstractmethod
+    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """What each outcome adds to D, in nats; any shape, differentiable in both."""
+
+    @abstractmethod
+    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """q dD/dq of each outcome, up to a multiple of q, which cancels in the logits' gradient."""
+
+    def whole(self, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
+        """D of two sets of logits [N]."""
+        return self.summand(student_NV.log_softmax(1), teacher_NV.log_softmax(1)).sum(1)
+
+    def target_term(self, q: Split, p: Split) -> Tensor:
+        """TKD: D between (p_g, 1 - p_g) and (q_g, 1 - q_g) [N]."""
+        on_target_N = self.summand(q.log_target_N, p.log_target_N)
+        return on_target_N + self.summand(q.log_other_N, p.log_other_N)
+
+    def diversity_term(self, q: Split, p: Split, targets_N: Tensor) -> Tensor:
+        """DKD: D between p and q renormalised without the target [N]."""
+        summand_NV = self.summand(q.log_rest_NV, p.log_rest_NV)
+        return summand_NV.scatter(1, targets_N[:, None], 0.0).sum(1)
+
+
+DIVERGENCES: dict[str, Divergence] = {}
+Kind = TypeVar("Kind", bound=type[Divergence])
+
+
+def register(kind: Kind) -> Kind:
+    """Puts the class, at its default parameters, into DIVERGENCES."""
+    DIVERGENCES[kind.name] = kind()
+    return kind
+
+
+def kl_summand(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """Summand of KL(a||b)."""
+    return log_a.exp() * (log_a - log_b)
+
+
+@register
+@dataclass(frozen=True)
+class ForwardKL(Divergence):
+    """KL(p||q), teacher first."""
+
+    name = "forward_kl"
+    pull_is_minus_p = True
+
+    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return kl_summand(log_p, log_q)
+
+    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return -log_p.exp()
+
+
+@register
+@dataclass(frozen=True)
+class ReverseKL(Divergence):
+    """KL(q||p), student first."""
+
+    name = "reverse_kl"
+    pull_is_summand = True
+
+    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return kl_summand(log_q, log_p)
+
+    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return log_q.exp().mul_(log_q - log_p)
+
+
+@register
+@dataclass(frozen=True)
+class JensenShannon(Divergence):
+    """beta KL(p||m) + (1 - beta) KL(q||m), m = beta p + (1 - beta) q.
+
+    In [0, H(beta)] nats for 0 < beta < 1 (GKD, Agarwal et al., ICLR 2024).
+    """
+
+    name = "jsd"
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < 1:
+            raise ValueError(f"beta is {self.beta}; expected a number in (0, 1)")
+
+    def log_mixture(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """log m of each outcome."""
+        return (log_p + math.log(self.beta)).logaddexp(log_q + math.log(1 - self.beta))
+
+    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        log_m = self.log_mixture(log_q, log_p)
+        return self.beta * kl_summand(log_p, log_m) + (1 - self.beta) * kl_summand(log_q, log_m)
+
+    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        log_m = self.log_mixture(log_q, log_p)
+        return log_q.exp().mul_(log_m.sub_(log_q)).mul_(self.beta - 1)
+
+
+@register
+@dataclass(frozen=True)
+class TotalVariation(Divergence):
+    """Half of |p - q|, in [0, 1] (f-distill, Wen et al., ACL 2023)."""
+
+    name = "tvd"
+
+    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return 0.5 * (log_q.exp() - log_p.exp()).abs()
+
+    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        q = log_q.exp()
+        return q.mul_((q - log_p.exp()).sign_().mul_(0.5))
+
+
+@register
+@dataclass(frozen=True)
+class KLMixture(Divergence):
+    """0.9 KL(p||q) + 0.1 KL(q||p), which the code released with the paper calls JSD."""
+
+    name = "kl_mixture"
+    forward_share: ClassVar[float] = 0.9
+
+    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        forward = self.forward_share * kl_summand(log_p, log_q)
+        return forward + (1 - self.forward_share) * kl_summand(log_q, log_p)
+
+    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        reverse = log_q.exp().mul_(log_q - log_p).mul_(1 - self.forward_share)
+        return reverse.sub_(log_p.exp(), alpha=self.forward_share)

@@ -8,31 +8,58 @@ token weighs; a loss is their weighted sum. Shapes: N tokens, V vocabulary rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
 
 from atkd.losses.divergences import (
-    BETA,
     DIVERGENCES,
-    divergence,
-    diversity_term,
+    Divergence,
     floats,
     split_at_target,
-    target_term,
     uncertainty,
 )
-from atkd.losses.weighting import Weights, token_weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from atkd.losses.weighting import WEIGHTINGS, Weighting, Weights
 
 IGNORE = -100
-SPLIT = ("dkd", "atkd")
-LOSSES = (*DIVERGENCES, *SPLIT)
-SETTINGS = ("beta", "target_weight", "diversity_weight", "easy_weight", "hard_fraction", "split")
-SETTINGS += ("divergence", "reverse", "threshold", "seed")
+CROSS_ENTROPY = "cross_entropy"  # the one loss without a teacher
+SPLIT_BY = ("divergence", "reverse")  # settings that name what a split loss splits
+Row = TypeVar("Row", Divergence, Weighting)
 
 
-def split_divergence(settings: Mapping[str, Any]) -> str:
+class Loss(NamedTuple):
+    """What a loss's name and settings come to; without a divergence it is the cross-entropy."""
+
+    divergence: Divergence | None
+    weighting: Weighting
+
+
+def resolve(name: str, settings: Mapping[str, Any]) -> Loss:
+    """The loss of a name under those of the settings that are its own.
+
+    Args:
+        name: `cross_entropy`, a divergence (its mean over tokens), or a weighting that splits one.
+        settings: other names than its own are not looked at; `check_loss` refuses unknown ones.
+    Raises:
+        ValueError: an unknown name, or a setting out of its range.
+    """
+    mean = WEIGHTINGS["mean"]
+    if name == CROSS_ENTROPY:
+        return Loss(None, mean)
+    if name in DIVERGENCES:
+        return Loss(configured(DIVERGENCES[name], settings), mean)
+    _check_name(name)
+    return Loss(split_divergence(settings), configured(WEIGHTINGS[name], settings))
+
+
+def configured(row: Row, settings: Mapping[str, Any]) -> Row:
+    """A registry's row with those of the settings that it has."""
+    own = {each.name for each in fields(row)}
+    return replace(row, **{name: value for name, value in settings.items() if name in own})
+
+
+def split_divergence(settings: Mapping[str, Any]) -> Divergence:
     """The divergence whose target and diversity terms a split loss weighs; forward KL by default.
 
     settings["reverse"] is short for the reverse KL (Reverse KD + ATKD); any other divergence gives
@@ -41,7 +68,37 @@ def split_divergence(settings: Mapping[str, Any]) -> str:
     name = settings.get("divergence", "reverse_kl" if settings.get("reverse") else "forward_kl")
     if name not in DIVERGENCES:
         raise ValueError(f"divergence is {name!r}; expected one of {', '.join(DIVERGENCES)}")
-    return name
+    return configured(DIVERGENCES[name], settings)
+
+
+def loss_names() -> tuple[str, ...]:
+    """The losses with a teacher: each divergence, each weighting that splits one."""
+    return (*DIVERGENCES, *(name for name, row in WEIGHTINGS.items() if row.splits))
+
+
+def setting_names() -> tuple[str, ...]:
+    """The settings of all losses."""
+    rows: list[Divergence | Weighting] = [*DIVERGENCES.values(), *WEIGHTINGS.values()]
+    return (*dict.fromkeys(each.name for row in rows for each in fields(row)), *SPLIT_BY)
+
+
+LOSSES, SETTINGS = loss_names(), setting_names()
+
+
+def check_loss(name: str, settings: Mapping[str, Any]) -> Loss:
+    """`resolve` that takes a loss with a teacher alone, and no setting that none of them has."""
+    _check_name(name)
+    for each in settings:
+        if each not in setting_names():
+            known = ", ".join(setting_names())
+            raise ValueError(f"setting {each!r} is unknown; expected one of {known}")
+    split_divergence(settings)
+    return resolve(name, settings)
+
+
+def _check_name(name: str) -> None:
+    if name not in loss_names():
+        raise ValueError(f"loss {name!r} is unknown; expected one of {', '.join(loss_names())}")
 
 
 def weighted_loss(
@@ -54,19 +111,30 @@ def weighted_loss(
 ) -> Tensor:
     """Sum over these tokens of weight x term: a piece of the step's loss, additive over pieces.
 
-    name is `cross_entropy`, a divergence, `dkd` or `atkd`.
+    Args:
+        name: see `resolve`.
+        teacher_NV: None where the loss has no teacher; carries no gradient.
+        weights: a weight [N] for each term.
+        settings: see `resolve`.
+    Shape:
+        logits [N, V], targets [N].
+    Returns:
+        Scalar in nats, differentiable in the student's logits.
+    Raises:
+        ValueError: an unknown name, a setting out of its range, no teacher where one is needed.
     """
+    divergence, weighting = resolve(name, settings)
     student_NV = floats(student_NV)
-    if name == "cross_entropy":
+    if divergence is None:
         log_q_N = student_NV.log_softmax(1).gather(1, targets_N[:, None])[:, 0]
         return -(weights.target_N * log_q_N).sum()
-    teacher_NV, beta = floats(teacher_NV).detach(), settings.get("beta", BETA)
-    if name in DIVERGENCES:
-        return (weights.target_N * divergence(name, student_NV, teacher_NV, beta)).sum()
-    of = split_divergence(settings)
+    if teacher_NV is None:
+        raise ValueError(f"loss {name!r} compares with a teacher; found no logits of one")
+    teacher_NV = floats(teacher_NV).detach()
+    if not weighting.splits:
+        return (weights.target_N * divergence.whole(student_NV, teacher_NV)).sum()
     q, p = split_at_target(student_NV, targets_N), split_at_target(teacher_NV, targets_N)
-    target_N = target_term(of, q, p, beta)
-    diversity_N = diversity_term(of, q, p, targets_N, beta)
+    target_N, diversity_N = divergence.target_term(q, p), divergence.diversity_term(q, p, targets_N)
     return (weights.target_N * target_N + weights.diversity_N * diversity_N).sum()
 
 
@@ -78,18 +146,32 @@ def kd_loss(
     mask: Tensor | None = None,
     **settings: Any,
 ) -> Tensor:
-    """Mean distillation loss over supervised tokens, scalar in nats (ATKD: eq. 5's weighted sum).
+    """Mean distillation loss over supervised tokens (ATKD: its weighted sum of two means).
 
-    Logits [..., V] aligned with targets [...]; mask [...] bool, True where supervised (None:
-    targets != -100). Settings: `beta` (jsd); `target_weight`, `diversity_weight` (dkd); those of
-    `atkd_loss` (atkd); `divergence`, the one that dkd and atkd split. Differentiable in the
-    student's logits only. ValueError on a shape mismatch, an unknown name or setting, or a
-    supervised target outside the vocabulary. No supervised token: a zero that keeps the graph.
+    Args:
+        name: a divergence (`forward_kl`, `reverse_kl`, `jsd`, `tvd`, `kl_mixture`), `dkd` or
+            `atkd`.
+        student_logits, teacher_logits: unnormalised, aligned with the targets.
+        targets: the next token at each position; -100 is not supervised unless a mask is given.
+        mask: True where supervised; None: targets != -100.
+        settings: `beta` (jsd); `target_weight`, `diversity_weight` (dkd); `easy_weight`,
+            `hard_fraction`, `split`, `threshold`, `seed` (atkd); `divergence`, the one that dkd
+            and atkd split, or `reverse`, short for the reverse KL.
+    Shape:
+        logits [..., V], targets and mask [...].
+    Returns:
+        Scalar in nats, differentiable in the student's logits alone. No supervised token: a zero
+        that keeps the graph.
+    Raises:
+        ValueError: shapes that do not match, an unknown name or setting, a setting out of range, a
+            supervised target outside the vocabulary.
+    Source:
+        Zhong et al., ACL 2024, section 2 and eq. 5; the divergences' own in `divergences`.
     """
-    check_loss(name, settings)
+    weighting = check_loss(name, settings).weighting
     keep = _supervised(student_logits, teacher_logits, targets, mask)
     student_NV, teacher_NV, targets_N = student_logits[keep], teacher_logits[keep], targets[keep]
-    weights = token_weights(name, uncertainty(teacher_NV, targets_N), settings)
+    weights = weighting.weights(uncertainty(teacher_NV, targets_N))
     return weighted_loss(name, student_NV, teacher_NV, targets_N, weights, settings)
 
 
@@ -104,10 +186,22 @@ def atkd_loss(
     split: str = "median",
     reverse: bool = False,
 ) -> Tensor:
-    """ATKD (Zhong et al. 2024, eq. 5): lambda mean_easy(DKD) + (1 - lambda) mean_hard(TKD + DKD).
+    """ATKD: easy_weight mean_easy(DKD) + (1 - easy_weight) mean_hard(TKD + DKD).
 
-    Tokens are ranked by the teacher's uncertainty over all supervised tokens given. Shapes and
-    errors as in `kd_loss`; an empty group contributes zero, the other keeps its weight.
+    Args:
+        easy_weight: lambda of the paper, in [0, 1].
+        hard_fraction: k, the share of tokens that are hard, in [0, 1].
+        split: how the teacher's uncertainty, over all supervised tokens given, parts easy from
+            hard: `median`, `topk`, or the controls `random` and `inverse`.
+        reverse: student first in both terms.
+    Shape:
+        as in `kd_loss`.
+    Returns:
+        Scalar in nats; an empty group contributes zero, the other keeps its weight.
+    Raises:
+        ValueError: as in `kd_loss`.
+    Source:
+        Zhong et al., ACL 2024, eq. 5.
     """
     settings = {"easy_weight": easy_weight, "hard_fraction": hard_fraction, "split": split}
     return kd_loss(
@@ -118,25 +212,41 @@ def atkd_loss(
 def token_terms(
     student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, mask: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Per supervised token, in nats: tkd, dkd, forward_kl, and uncertainty in [0, 1], each [N]."""
+    """The forward KL of each supervised token and its parts.
+
+    Shape:
+        logits [..., V], targets and mask [...].
+    Returns:
+        `tkd`, `dkd` and `forward_kl` = tkd + uncertainty x dkd in nats, `uncertainty` in [0, 1],
+        each [N].
+    Raises:
+        ValueError: as in `kd_loss`.
+    Source:
+        Zhong et al., ACL 2024, section 2.
+    """
     keep = _supervised(student_logits, teacher_logits, targets, mask)
     targets_N = targets[keep]
     p = split_at_target(floats(teacher_logits[keep]).detach(), targets_N)
     q = split_at_target(floats(student_logits[keep]), targets_N)
-    terms = {"tkd": target_term("forward_kl", q, p)}
-    terms["dkd"] = diversity_term("forward_kl", q, p, targets_N)
-    terms["uncertainty"] = p.log_other_N.exp()
-    return terms | {"forward_kl": terms["tkd"] + terms["uncertainty"] * terms["dkd"]}
+    forward = DIVERGENCES["forward_kl"]
+    tkd_N, dkd_N = forward.target_term(q, p), forward.diversity_term(q, p, targets_N)
+    u_N = p.log_other_N.exp()
+    return {"tkd": tkd_N, "dkd": dkd_N, "uncertainty": u_N, "forward_kl": tkd_N + u_N * dkd_N}
 
 
-def check_loss(name: str, settings: Mapping[str, Any]) -> None:
-    """ValueError unless `name` is a loss and every setting is one of some loss."""
-    if name not in LOSSES:
-        raise ValueError(f"loss {name!r} is unknown; expected one of {', '.join(LOSSES)}")
-    for each in settings:
-        if each not in SETTINGS:
-            raise ValueError(f"setting {each!r} is unknown; expected one of {', '.join(SETTINGS)}")
-    split_divergence(settings)
+def check_targets(chosen: Tensor, vocabulary: int, shapes: str) -> None:
+    """ValueError naming the first supervised target that is outside the vocabulary."""
+    outside = chosen[(chosen < 0) | (chosen >= vocabulary)]
+    if len(outside):
+        raise ValueError(
+            f"supervised target {int(outside[0])} is outside the vocabulary of {vocabulary} "
+            f"({shapes})"
+        )
+
+
+def supervised(targets: Tensor, mask: Tensor | None) -> Tensor:
+    """Which positions are supervised, bool [...]."""
+    return targets != IGNORE if mask is None else mask.bool()
 
 
 def _supervised(student: Tensor, teacher: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
@@ -148,10 +258,6 @@ def _supervised(student: Tensor, teacher: Tensor, targets: Tensor, mask: Tensor 
         raise ValueError(f"vocabulary has {student.shape[-1]} rows; expected at least 2 ({shapes})")
     if mask is not None and mask.shape != targets.shape:
         raise ValueError(f"mask {tuple(mask.shape)} does not match targets ({shapes})")
-    keep = targets != IGNORE if mask is None else mask.bool()
-    chosen = targets[keep]
-    outside = (chosen < 0) | (chosen >= student.shape[-1])
-    if bool(outside.any()):
-        found = int(chosen[outside][0])
-        raise ValueError(f"supervised target {found} is outside the vocabulary ({shapes})")
+    keep = supervised(targets, mask)
+    check_targets(targets[keep], student.shape[-1], shapes)
     return keep

@@ -1,25 +1,82 @@
-"""The losses of `objectives` from hidden states and heads, without the logits of all tokens.
+"""The losses of `functional` from hidden states and heads, without the logits of all tokens.
 
-Same value and gradients as the plain form, which defines the mathematics; `kernels` has the closed
-forms and `sweep` the loop over tiles of tokens. Shapes: N tokens, V vocabulary rows, d and e the
-widths of student and teacher.
+Same value and gradients as the plain form, which defines the mathematics. Logits of a tile of
+tokens exist only while `kernels` forms their loss and its closed-form gradient; tokens x vocabulary
+is never built. Vocabulary-sized products: student and teacher logits, the gradients of hidden
+states and of the head.
+
+ATKD's weights rank the teacher's uncertainty over the whole scope, but the loop over tiles learns
+it tile by tile. Where nobody knows it beforehand, each token first gets a provisional weight, by
+its rank among the tokens seen so far. The sizes of the groups, hence the two groups' weights, are
+known beforehand unless uncertainties tie at their border. Loss and gradients are linear in the
+weights: visiting the few tokens whose group was wrong with the difference of the weights makes the
+sums exact. Where uncertainty ties, one more product finds it beforehand.
+
+Shapes: N tokens, M of them supervised, n of a tile, V vocabulary rows, d and e the widths of
+student and teacher.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from atkd.losses.functional import IGNORE, check_loss
-from atkd.losses.matmul import Head, sum_dtype
-from atkd.losses.sweep import Targets, Task, fused_loss, teacher_targets
-from atkd.losses.weighting import Weights, token_weights
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from atkd.losses.functional import Loss, check_loss, check_targets, resolve, supervised
+from atkd.losses.kernels import kernel_of, needs_rest, pair, rest_of
+from atkd.losses.matmul import (
+    Buffers,
+    Head,
+    add_to_head,
+    choose,
+    operand_dtype,
+    project,
+    sum_dtype,
+    to_hidden,
+)
+from atkd.losses.weighting import Weighting, Weights
 
-__all__ = ["Head", "Targets", "fused_kd_loss", "fused_targets", "fused_uncertainty"]
-__all__ += ["weighted_fused_loss"]
+CHUNK = 1 << 19  # logits worked on at a time, so that a CPU's caches hold them
+
+
+class Targets(NamedTuple):
+    """What a loss needs of a teacher besides its hidden states, per token [N].
+
+    `uncertainty` is u = 1 - p_g in [0, 1]. `log_normaliser` is the log-sum-exp, in nats, of the
+    teacher's logits over all rows BUT the target: with the target's logit it gives log p_g, log u
+    and the distribution of the rest exactly, also where p_g rounds to 1 and u underflows.
+    """
+
+    uncertainty: Tensor
+    log_normaliser: Tensor
+
+
+class End(NamedTuple):
+    """Where a model ends: hidden states [N, d] and the head that makes logits of them."""
+
+    hidden_Nd: Tensor
+    head: Head
+
+
+@dataclass(frozen=True)
+class Task:
+    """A fused loss but for the student: its tokens, the teacher's end and how to multiply.
+
+    `rows_M`: which rows of the hidden states hold the tokens. `weights` None: those of the loss's
+    own weighting, by an uncertainty that is found on the way.
+    """
+
+    loss: Loss
+    targets_M: Tensor
+    rows_M: Tensor
+    teacher: End | None
+    weights: Weights | None
+    log_normaliser_M: Tensor | None = None
+    tile: int | None = None
+    products: str | None = None
 
 
 def fused_targets(
@@ -30,18 +87,22 @@ def fused_targets(
     *,
     products: str | None = None,
 ) -> Targets:
-    """Uncertainty and log-normaliser of every token by one product, tile by tile; no gradient."""
-    import torch
+    """Uncertainty and log-normaliser of every token by one product, tile by tile.
 
+    Args:
+        hidden_Nd: the teacher's hidden states at supervised positions.
+        head: the teacher's, cut to the vocabulary.
+        targets_N: the next token at each position.
+        tile, products: as in `fused_kd_loss`.
+    Shape:
+        hidden states [N, d], targets [N].
+    Returns:
+        `Targets` [N] in at least float32, without gradient.
+    Raises:
+        ValueError: an unknown `products`.
+    """
     every_N = torch.arange(len(targets_N), device=targets_N.device)
-    return teacher_targets(hidden_Nd, head, targets_N, every_N, tile, products)
-
-
-def fused_uncertainty(
-    hidden_Nd: Tensor, head: Head, targets_N: Tensor, tile: int | None = None
-) -> Tensor:
-    """UNC = 1 - p_g [N] by one product, tile by tile; no gradient."""
-    return fused_targets(hidden_Nd, head, targets_N, tile).uncertainty
+    return teacher_targets(End(hidden_Nd, head), targets_N, every_N, tile, products)
 
 
 def weighted_fused_loss(
@@ -58,26 +119,34 @@ def weighted_fused_loss(
     log_normaliser: Tensor | None = None,
     products: str | None = None,
 ) -> Tensor:
-    """`objectives.weighted_loss` without its logits; differentiable in the student alone.
+    """`functional.weighted_loss` without its logits: a piece of a step's loss.
 
-    `log_normaliser` [N], where known, is that of `Targets`; the rest as in `fused_kd_loss`.
+    Args:
+        name, weights, settings: as in `functional.weighted_loss`.
+        student, teacher: heads cut to the vocabulary; no teacher for the cross-entropy.
+        log_normaliser: that of `Targets` [N], where it is known.
+        tile, products: as in `fused_kd_loss`.
+    Shape:
+        hidden states [N, d] and [N, e], targets [N].
+    Returns:
+        Scalar in nats, differentiable in the student's hidden states and head alone.
+    Raises:
+        ValueError: an unknown name or `products`, a setting out of range.
     """
-    import torch
-
-    every_N = torch.arange(len(targets_N), device=targets_N.device)
+    end = None
+    if teacher_hidden_Nd is not None and teacher is not None:
+        end = End(teacher_hidden_Nd, teacher)
     task = Task(
-        name=name,
-        settings=settings,
+        loss=resolve(name, settings),
         targets_M=targets_N,
-        rows_M=every_N,
-        hidden_Nd=teacher_hidden_Nd,
-        teacher=teacher,
+        rows_M=torch.arange(len(targets_N), device=targets_N.device),
+        teacher=end,
         weights=weights,
         log_normaliser_M=log_normaliser,
         tile=tile,
         products=products,
     )
-    return fused_loss(task, student_hidden_Nd, student)
+    return fused_loss(task, End(student_hidden_Nd, student))
 
 
 def fused_kd_loss(
@@ -98,16 +167,27 @@ def fused_kd_loss(
     products: str | None = None,
     **settings: Any,
 ) -> Tensor:
-    """`kd_loss` from hidden states [N, d], [N, e] and heads [V, d], [V, e], targets [N]; in nats.
+    """`kd_loss` from hidden states and heads.
 
-    `uncertainty` and `log_normaliser` [N], where known, are those of `fused_targets`. `vocab_size`
-    cuts head rows beyond the tokenizer. `tile`: tokens whose logits exist at a time, by default as
-    many as fit 120 MB on a CPU and 1 GiB on a GPU. `products`: "float32" leaves operands in their
-    own dtype, "bfloat16" rounds them and keeps float32 sums, None is "bfloat16" under bfloat16
-    autocast. Settings as in `kd_loss`. ValueError with the shapes on a mismatch. Gradients are
-    formed along with the value; a second backward pass forms them anew.
+    Args:
+        name, targets, mask, settings: as in `kd_loss`.
+        uncertainty, log_normaliser: those of `fused_targets`, where they are known.
+        vocab_size: cuts head rows beyond the tokenizer.
+        tile: tokens whose logits exist at a time; by default as many as fit 90 MB on a CPU and
+            1 GiB on a GPU (`matmul.TILE_BYTES`).
+        products: "float32" leaves operands in their own dtype, "bfloat16" rounds them and keeps
+            float32 sums, None is "bfloat16" under bfloat16 autocast.
+    Shape:
+        hidden states [N, d] and [N, e], heads [V, d] and [V, e], biases [V], all others [N].
+    Returns:
+        Scalar in nats, differentiable in the student's tensors alone. Gradients are formed along
+        with the value; a second backward pass forms them anew.
+    Raises:
+        ValueError: as in `kd_loss`; a `vocab_size`, `tile` or `products` that cannot be.
+    Source:
+        Zhong et al., ACL 2024, section 2 and eq. 5; the gradients are derived in `kernels`.
     """
-    check_loss(name, settings)
+    loss = check_loss(name, settings)
     student, teacher = Head(student_head, student_bias), Head(teacher_head, teacher_bias)
     given = (uncertainty, log_normaliser)
     _check_shapes(student_hidden, student, teacher_hidden, teacher, targets, (mask, *given))
@@ -115,39 +195,29 @@ def fused_kd_loss(
     student, teacher = student.cut(vocab_size), teacher.cut(vocab_size)
     rows_M = _supervised(targets, mask, len(student.weight)).nonzero()[:, 0]
     known_M, rest_M = (each if each is None else each[rows_M].detach() for each in given)
-    if known_M is None and name == "atkd" and settings.get("threshold") is not None:
-        ends = (teacher_hidden, teacher, targets[rows_M], rows_M)
-        known_M, rest_M = teacher_targets(*ends, tile, products)
+    end, weighting = End(teacher_hidden, teacher), loss.weighting
+    if known_M is None and weighting.needs_uncertainty and not weighting.ranks:
+        known_M, rest_M = teacher_targets(end, targets[rows_M], rows_M, tile, products)
     task = Task(
-        name=name,
-        settings=settings,
+        loss=loss,
         targets_M=targets[rows_M],
         rows_M=rows_M,
-        hidden_Nd=teacher_hidden,
-        teacher=teacher,
-        weights=_weights(name, settings, known_M, student_hidden, rows_M),
+        teacher=end,
+        weights=_weights(loss, known_M, student_hidden, len(rows_M)),
         log_normaliser_M=rest_M,
         tile=tile,
         products=products,
     )
-    return fused_loss(task, student_hidden, student)
+    return fused_loss(task, End(student_hidden, student))
 
 
-def _weights(
-    name: str,
-    settings: Mapping[str, Any],
-    known_M: Tensor | None,
-    like: Tensor,
-    rows_M: Tensor,
-) -> Weights | None:
+def _weights(loss: Loss, known_M: Tensor | None, like: Tensor, count: int) -> Weights | None:
     """The tokens' weights, unless they rank an uncertainty that is yet to be found."""
-    ranked = name == "atkd" and settings.get("split") != "random"
-    if known_M is None and ranked and len(rows_M):
+    if known_M is None and loss.weighting.ranks and count:
         return None
-    blind = known_M is None
-    return token_weights(
-        name, like.new_zeros(len(rows_M), dtype=sum_dtype(like)) if blind else known_M, settings
-    )
+    if known_M is None:  # nobody looks at it
+        known_M = like.new_zeros(count, dtype=sum_dtype(like))
+    return loss.weighting.weights(known_M)
 
 
 def _check_shapes(
@@ -172,7 +242,7 @@ def _check_shapes(
         "uncertainty": (uncertainty, count),
         "log_normaliser": (log_normaliser, count),
     }
-    given = {name: ends for name, ends in wanted.items() if ends[0] is not None}
+    given = {name: (each, shape) for name, (each, shape) in wanted.items() if each is not None}
     if any(tensor.shape != shape for tensor, shape in given.values()):
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, (tensor, _) in given.items())
         raise ValueError(
@@ -191,12 +261,221 @@ def _check_sizes(rows: int, vocab_size: int | None, tile: int | None) -> None:
 
 
 def _supervised(targets: Tensor, mask: Tensor | None, vocabulary: int) -> Tensor:
-    keep = targets != IGNORE if mask is None else mask.bool()
-    chosen = targets[keep]
-    strange = chosen[(chosen < 0) | (chosen >= vocabulary)]
-    if len(strange):
-        raise ValueError(
-            f"supervised target {int(strange[0])} is outside the vocabulary of {vocabulary} "
-            f"(targets {tuple(targets.shape)})"
-        )
+    keep = supervised(targets, mask)
+    check_targets(targets[keep], vocabulary, f"targets {tuple(targets.shape)}")
     return keep
+
+
+def fused_loss(task: Task, student: End) -> Tensor:
+    """The task's loss, a scalar; differentiable in the student's hidden states, weight and bias."""
+    task = replace(task, products=choose(task.products, student.hidden_Nd))
+    inputs = (student.hidden_Nd, *student.head)
+    live = torch.is_grad_enabled()
+    wanted = [live and each is not None and each.requires_grad for each in inputs]
+    return FusedLoss.apply(task, wanted, *inputs)
+
+
+class FusedLoss(torch.autograd.Function):
+    """Forms gradients along with the value and hands them over; a second backward redoes it."""
+
+    @staticmethod
+    def forward(ctx: Any, task: Task, wanted: list[bool], *inputs: Any) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        ctx.task, ctx.wanted = task, wanted
+        total, ctx.grads = TileLoop(task, wanted, *inputs).run()
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, grads, ctx.grads = ctx.saved_tensors, ctx.grads, None
+        if grads is None:
+            _, grads = TileLoop(ctx.task, ctx.wanted, *inputs).run()
+        return None, None, *(g if g is None else g.mul_(upstream.to(g.dtype)) for g in grads)
+
+
+class TileLoop:
+    """Buffers and sums of one computation of value and gradients, tile by tile."""
+
+    def __init__(
+        self,
+        task: Task,
+        wanted: Sequence[bool],
+        hidden_Nd: Tensor,
+        weight_Vd: Tensor,
+        bias_V: Tensor | None,
+    ) -> None:
+        self.task, self.hidden_Nd, self.teacher = task, hidden_Nd, task.teacher
+        theirs = [] if task.teacher is None else [task.teacher.hidden_Nd, task.teacher.head.weight]
+        self.sums = sum_dtype(hidden_Nd, weight_Vd, *theirs)
+        own = operand_dtype(task.products, hidden_Nd, weight_Vd)
+        self.student = Head(weight_Vd, bias_V).to(own)
+        if task.teacher is not None:
+            head = task.teacher.head.to(operand_dtype(task.products, *theirs))
+            self.teacher = task.teacher._replace(head=head)
+        self.kernel = kernel_of(task.loss.divergence, task.loss.weighting.splits)
+        self.needs_rest = needs_rest(task.loss.divergence)
+        self.inputs = (hidden_Nd, weight_Vd, bias_V)
+        self.grads = [
+            each.new_zeros(each.shape, dtype=self.sums) if wants and each is not None else None
+            for each, wants in zip(self.inputs, wanted, strict=True)
+        ]
+        self.value_M = hidden_Nd.new_zeros(len(task.rows_M), dtype=self.sums)
+        self.buffers = Buffers(len(weight_Vd), 2 if theirs else 1, task.tile, self.value_M)
+
+    def run(self) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss, and the gradients of those inputs whose are wanted."""
+        with torch.no_grad(), torch.autocast(self.hidden_Nd.device.type, enabled=False):
+            teacher, weights = self.task.teacher, self.task.weights
+            if weights is None and teacher is not None and not self._weighed_on_the_way():
+                self._find_weights(teacher)
+            if self.task.weights is not None:
+                for tile_n in self.buffers.tiles(len(self.value_M)):
+                    self._visit(tile_n, self.task.weights)
+            grads = [
+                None if grad is None or each is None else grad.to(each.dtype)
+                for grad, each in zip(self.grads, self.inputs, strict=True)
+            ]
+            return self.value_M.sum(), grads
+
+    def _weighed_on_the_way(self) -> bool:
+        """All tiles under provisional weights, then repair; False, nothing added, on a tie."""
+        provisional = ProvisionalWeights(self.task.loss.weighting, self.value_M)
+        for tile_n in self.buffers.tiles(len(self.value_M)):
+            self._visit(tile_n, provisional)
+            if provisional.tied:
+                return False
+        missing, wrong_W = provisional.missing()
+        for tile_n in self.buffers.tiles(len(wrong_W)):
+            self._visit(wrong_W[tile_n], missing)
+        return True
+
+    def _find_weights(self, teacher: End) -> None:
+        """The weights by one product beforehand."""
+        task, self.buffers.room = self.task, {}
+        found = teacher_targets(teacher, task.targets_M, task.rows_M, task.tile, task.products)
+        weights = task.loss.weighting.weights(found.uncertainty.to(self.sums))
+        self.task = replace(task, weights=weights, log_normaliser_M=found.log_normaliser)
+
+    def _visit(self, tile_n: Tensor, weights: Weights | ProvisionalWeights) -> None:
+        """Adds the loss and gradients of these tokens, indices into the M, under the weights."""
+        rows_n, index_n1 = self.task.rows_M[tile_n], self.task.targets_M[tile_n, None]
+        hidden_nd, t_nV, rest_n = self.hidden_Nd[rows_n], None, None
+        s_nV, *room = self.buffers.logits(len(tile_n))
+        project(s_nV, hidden_nd, self.student, self.buffers)
+        if self.teacher is not None:
+            theirs_nd = self.teacher.hidden_Nd[rows_n]
+            t_nV = project(room[0], theirs_nd, self.teacher.head, self.buffers)
+            if isinstance(weights, ProvisionalWeights):
+                rest_n = self._rest(tile_n, t_nV, index_n1)
+                target_n = t_nV.gather(1, index_n1)[:, 0]
+                weights.learn(tile_n, pair(target_n, rest_n).log_other_n.exp())
+            elif self.needs_rest:
+                rest_n = self._rest(tile_n, t_nV, index_n1)
+        if isinstance(weights, ProvisionalWeights):
+            if weights.tied:
+                return
+            weights = weights.weights
+        pieces = (s_nV, t_nV, index_n1, rest_n)
+        for part in chunks(s_nV):
+            chunk = (each if each is None else each[part] for each in pieces)
+            self.value_M[tile_n[part]] += self.kernel(*chunk, weights[tile_n[part]])
+        self._collect(s_nV, rows_n, hidden_nd)
+
+    def _rest(self, tile_n: Tensor, t_nV: Tensor, index_n1: Tensor) -> Tensor:
+        if self.task.log_normaliser_M is not None:
+            return self.task.log_normaliser_M[tile_n].to(self.sums)
+        return rest_by_chunk(t_nV, index_n1)
+
+    def _collect(self, slope_nV: Tensor, rows_n: Tensor, hidden_nd: Tensor) -> None:
+        """Adds a tile's part of the wanted gradients, from those of its logits."""
+        grad_hidden_Nd, grad_weight_Vd, grad_bias_V = self.grads
+        if grad_bias_V is not None:
+            grad_bias_V += slope_nV.sum(0)
+        own = self.student.weight.dtype
+        if own != self.sums and not (grad_hidden_Nd is None and grad_weight_Vd is None):
+            slope_nV = self.buffers.low(len(slope_nV), own).copy_(slope_nV)
+        if grad_hidden_Nd is not None:
+            grad_nd = to_hidden(slope_nV, self.student.weight)
+            grad_hidden_Nd.index_add_(0, rows_n, grad_nd.to(self.sums))
+        if grad_weight_Vd is not None:
+            add_to_head(grad_weight_Vd, slope_nV, hidden_nd.to(own))
+
+
+class ProvisionalWeights:
+    """Two groups' weights before all uncertainties are known: each token's rank among those seen.
+
+    `weights` [M] holds those given so far; `tied` says that they cannot be had this way.
+    """
+
+    def __init__(self, weighting: Weighting, like_M: Tensor) -> None:
+        self.weighting = weighting
+        ranks_M = torch.arange(len(like_M), dtype=like_M.dtype, device=like_M.device)
+        untied = weighting.weights(ranks_M)  # the groups' sizes, unless u ties
+        easy_M = weighting.easy(ranks_M)
+        self.easy, self.hard = (_one_of(untied[chosen_M]) for chosen_M in (easy_M, ~easy_M))
+        self.weights = Weights(torch.zeros_like(like_M), torch.zeros_like(like_M))
+        self.uncertainty_M = torch.zeros_like(like_M)
+        self.seen = like_M.new_zeros(0)
+        self.tied = False
+
+    def learn(self, tile_n: Tensor, uncertainty_n: Tensor) -> None:
+        """Weighs a tile's tokens by their rank among all seen so far; the last tile knows all.
+
+        Sets `tied` if the first tile has a tie at the border of its groups.
+        """
+        self.uncertainty_M[tile_n] = uncertainty_n
+        first, self.seen = not len(self.seen), torch.cat((self.seen, uncertainty_n))
+        if len(self.seen) == len(self.uncertainty_M):
+            self.weights[tile_n] = self.weighting.weights(self.uncertainty_M)[tile_n]
+            return
+        easy_n = self.weighting.easy(self.seen)[-len(tile_n) :]
+        ranks_n = torch.arange(len(tile_n), device=easy_n.device)
+        self.tied = first and bool(easy_n.sum() != self.weighting.easy(ranks_n).sum())
+        self.weights[tile_n] = Weights.where(easy_n, self.easy, self.hard)
+
+    def missing(self) -> tuple[Weights, Tensor]:
+        """What the true weights have more than those given, and where it is not nothing [W]."""
+        short = self.weighting.weights(self.uncertainty_M) - self.weights
+        return short, ((short.target_N != 0) | (short.diversity_N != 0)).nonzero()[:, 0]
+
+
+def _one_of(weights: Weights) -> Weights:
+    """The weights of one token of a group, all being equal; zeros for an empty group."""
+    return Weights(weights.target_N[:1].sum(), weights.diversity_N[:1].sum())
+
+
+def chunks(logits_nV: Tensor) -> Iterator[slice]:
+    """Rows to work on at a time: few enough for a CPU's caches, all on a GPU."""
+    rows, vocabulary = logits_nV.shape
+    most = max(1, CHUNK // vocabulary) if logits_nV.is_cpu else max(1, rows)
+    step = -(-rows // max(1, -(-rows // most)))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def rest_by_chunk(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
+    """`kernels.rest_of` of a whole tile [n]."""
+    return torch.cat([rest_of(logits_nV[part], index_n1[part]) for part in chunks(logits_nV)])
+
+
+def teacher_targets(
+    teacher: End,
+    targets_M: Tensor,
+    rows_M: Tensor,
+    tile: int | None,
+    products: str | None,
+) -> Targets:
+    """Uncertainty and log-normaliser [M] of the tokens at these rows, by one product."""
+    hidden_Nd, head = teacher
+    sums = sum_dtype(hidden_Nd, head.weight)
+    head = head.to(operand_dtype(choose(products, hidden_Nd), hidden_Nd, head.weight))
+    rest_M = hidden_Nd.new_empty(len(rows_M), dtype=sums)
+    target_M = torch.empty_like(rest_M)
+    buffers = Buffers(len(head.weight), 1, tile, rest_M)
+    with torch.no_grad(), torch.autocast(hidden_Nd.device.type, enabled=False):
+        for tile_n in buffers.tiles(len(rows_M)):
+            (logits_nV,) = buffers.logits(len(tile_n))
+            project(logits_nV, hidden_Nd[rows_M[tile_n]], head, buffers)
+            index_n1 = targets_M[tile_n, None]
+            rest_M[tile_n] = rest_by_chunk(logits_nV, index_n1)
+            target_M[tile_n] = logits_nV.gather(1, index_n1)[:, 0]
+        return Targets(pair(target_M, rest_M).log_other_n.exp(), rest_M)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 PRODUCTS = ("float32", "bfloat16")
 BLOCK = 8192  # vocabulary rows of a head's gradient that exist in low precision at a time
@@ -33,7 +32,8 @@ class Head(NamedTuple):
         """
         if vocabulary is None or vocabulary >= len(self.weight):
             return self
-        return Head(*(None if each is None else each[:vocabulary] for each in self))
+        bias = None if self.bias is None else self.bias[:vocabulary]
+        return Head(self.weight[:vocabulary], bias)
 
     def to(self, dtype: torch.dtype) -> Head:
         """The same with the weight as an operand of this dtype."""
@@ -42,8 +42,6 @@ class Head(NamedTuple):
 
 def sum_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 where an operand is, float32 otherwise."""
-    import torch
-
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
@@ -52,8 +50,6 @@ def choose(products: str | None, like: Tensor) -> str:
 
     ValueError if `products` is neither.
     """
-    import torch
-
     device = like.device.type
     if products is None:
         on = torch.is_autocast_enabled(device)
@@ -64,10 +60,8 @@ def choose(products: str | None, like: Tensor) -> str:
     return products
 
 
-def operand_dtype(products: str, *tensors: Tensor) -> torch.dtype:
+def operand_dtype(products: str | None, *tensors: Tensor) -> torch.dtype:
     """What the operands are rounded to: bfloat16 if asked for, else their own common dtype."""
-    import torch
-
     if products == "bfloat16" and sum_dtype(*tensors) != torch.float64:
         return torch.bfloat16
     return reduce(torch.promote_types, (each.dtype for each in tensors))
@@ -84,8 +78,6 @@ class Buffers:
 
     def tiles(self, count: int) -> Iterator[Tensor]:
         """Every so many-th token, so that each tile is a fair sample of the batch."""
-        import torch
-
         pieces = -(-count // self.most)
         return (torch.arange(k, count, pieces, device=self.like.device) for k in range(pieces))
 
@@ -108,8 +100,6 @@ class Buffers:
 
 def project(out_nV: Tensor, hidden_nd: Tensor, head: Head, buffers: Buffers) -> Tensor:
     """Logits of a tile into `out_nV`; the operands are of the head's dtype."""
-    import torch
-
     operands = hidden_nd.to(head.weight.dtype), head.weight.T
     if operands[1].dtype == out_nV.dtype:
         torch.mm(*operands, out=out_nV)
@@ -128,8 +118,6 @@ def to_hidden(slope_nV: Tensor, weight_Vd: Tensor) -> Tensor:
 
 def add_to_head(grad_Vd: Tensor, slope_nV: Tensor, hidden_nd: Tensor) -> None:
     """Adds a tile's gradient of the head to `grad_Vd`; operands of one dtype."""
-    import torch
-
     if slope_nV.dtype == grad_Vd.dtype:
         grad_Vd.addmm_(slope_nV.T, hidden_nd)
     elif grad_Vd.is_cuda:

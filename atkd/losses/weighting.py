@@ -1,32 +1,69 @@
 """What each token's terms weigh in a step's loss: plain means, DKD's factors, ATKD's two groups.
 
-Weights depend on the teacher alone and carry no gradient. Shape: M tokens, all of one scope.
+Weights depend on the teacher alone and carry no gradient. Shapes: N tokens of a micro-batch, M of
+one scope.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, ClassVar, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 SPLITS = ("median", "topk", "random", "inverse")
 SCOPES = ("batch", "micro", "sample", "corpus")
-Gather = Callable[["Tensor"], "tuple[Tensor, int]"]
+Index = slice | Tensor
+Gather = Callable[[Tensor], tuple[Tensor, int]]
 
 
-class Weights(NamedTuple):
+@dataclass(frozen=True)
+class Weights:
     """What multiplies each token's terms in the step's sum.
 
     `target_N` weighs the target term, or the whole divergence of a loss without a split;
-    `diversity_N` weighs the diversity term.
+    `diversity_N` weighs the diversity term. Indexing, scaling and subtracting act on both.
     """
 
     target_N: Tensor
     diversity_N: Tensor
+
+    def __getitem__(self, index: Index) -> Weights:
+        return Weights(self.target_N[index], self.diversity_N[index])
+
+    def __setitem__(self, index: Index, value: Weights) -> None:
+        self.target_N[index] = value.target_N
+        self.diversity_N[index] = value.diversity_N
+
+    def __mul__(self, factor: float) -> Weights:
+        return Weights(factor * self.target_N, factor * self.diversity_N)
+
+    def __sub__(self, other: Weights) -> Weights:
+        return Weights(self.target_N - other.target_N, self.diversity_N - other.diversity_N)
+
+    def split(self, sizes: Sequence[int]) -> list[Weights]:
+        """Consecutive runs of these sizes, which add up to the number of tokens."""
+        ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
+        return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+    @staticmethod
+    def cat(parts: Sequence[Weights]) -> Weights:
+        """One behind the other."""
+        targets, diversities = [w.target_N for w in parts], [w.diversity_N for w in parts]
+        return Weights(torch.cat(targets), torch.cat(diversities))
+
+    @staticmethod
+    def where(chosen_N: Tensor, one: Weights, other: Weights) -> Weights:
+        """`one` where chosen, `other` elsewhere."""
+        return Weights(
+            torch.where(chosen_N, one.target_N, other.target_N),
+            torch.where(chosen_N, one.diversity_N, other.diversity_N),
+        )
 
 
 def easy_tokens(uncertainty_M: Tensor, hard_fraction: float = 0.5, split: str = "median") -> Tensor:
@@ -56,69 +93,184 @@ def border(hard_fraction: float, count: int) -> int:
     return math.floor((1 - Fraction(str(hard_fraction))) * (count - 1))
 
 
-def token_weights(
-    name: str,
-    uncertainty_M: Tensor,
-    settings: Mapping[str, Any],
-    noise_M: Tensor | None = None,
-) -> Weights:
-    """Weights of all tokens of one scope.
+@dataclass(frozen=True)
+class Weighting(ABC):
+    """How the tokens of one scope are weighed.
 
-    `noise_M`, one number a token, is what the split `random` ranks; drawn from settings["seed"]
-    where it is missing. settings["threshold"], where given, replaces the rank (scope `corpus`).
+    A subclass is a frozen dataclass whose fields are the settings, checked when one is made.
     """
-    share_M = uncertainty_M.new_ones(uncertainty_M.numel()) / max(uncertainty_M.numel(), 1)
-    if name == "dkd":
-        target_weight = settings.get("target_weight", 0.2)
-        return Weights(share_M * target_weight, share_M * settings.get("diversity_weight", 1.0))
-    if name != "atkd":
+
+    name: ClassVar[str]
+    splits: ClassVar[bool] = False  # whether target and diversity terms weigh apart
+    groups: ClassVar[bool] = False  # whether tokens fall into easy and hard ones
+
+    @property
+    def needs_uncertainty(self) -> bool:
+        """Whether the weights look at the teacher's uncertainty."""
+        return False
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether an uncertainty that is given parts easy from hard tokens."""
+        return False
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the uncertainty's rank within the scope does."""
+        return self.groups and self.needs_uncertainty and not self.has_threshold
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether noise, one number a token, takes the uncertainty's place."""
+        return False
+
+    def easy(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Tensor:
+        """Which tokens of one scope are easy, bool [M], M > 0, where there are `groups`."""
+        raise NotImplementedError(f"{self.name} has no easy and hard tokens")
+
+    @abstractmethod
+    def weights(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Weights:
+        """Weights of all tokens of one scope; without `noise_M`, noise is drawn from the seed."""
+
+
+WEIGHTINGS: dict[str, Weighting] = {}
+Kind = TypeVar("Kind", bound=type[Weighting])
+
+
+def register(kind: Kind) -> Kind:
+    """Puts the class, at its default settings, into WEIGHTINGS."""
+    WEIGHTINGS[kind.name] = kind()
+    return kind
+
+
+def equal_shares(like_M: Tensor) -> Tensor:
+    """1 / M for each token."""
+    return like_M.new_ones(like_M.numel()) / max(like_M.numel(), 1)
+
+
+@register
+@dataclass(frozen=True)
+class Mean(Weighting):
+    """The plain mean over tokens."""
+
+    name = "mean"
+
+    def weights(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Weights:
+        share_M = equal_shares(uncertainty_M)
         return Weights(share_M, share_M)
-    return _atkd_weights(uncertainty_M, settings, noise_M)
+
+
+@register
+@dataclass(frozen=True)
+class DecoupledKD(Weighting):
+    """The mean of target_weight TKD + diversity_weight DKD (Zhao et al., CVPR 2022)."""
+
+    name = "dkd"
+    splits = True
+    target_weight: float = 0.2
+    diversity_weight: float = 1.0
+
+    def weights(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Weights:
+        share_M = equal_shares(uncertainty_M)
+        return Weights(share_M * self.target_weight, share_M * self.diversity_weight)
+
+
+@register
+@dataclass(frozen=True)
+class AdaptiveTeaching(Weighting):
+    """ATKD: easy_weight mean_easy(DKD) + (1 - easy_weight) mean_hard(TKD + DKD).
+
+    An empty group contributes zero, the other keeps its weight. `split`: see `easy_tokens`; `seed`
+    is that of the split `random` where no noise is given. `threshold`, if given, is the
+    uncertainty that replaces the rank (Zhong et al., ACL 2024, eq. 5).
+    """
+
+    name = "atkd"
+    splits = True
+    groups = True
+    easy_weight: float = 0.2
+    hard_fraction: float = 0.5
+    split: str = "median"
+    threshold: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("easy_weight", "hard_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number in [0, 1]")
+        if self.split not in SPLITS:
+            raise ValueError(f"split is {self.split!r}; expected one of {', '.join(SPLITS)}")
+
+    @property
+    def needs_noise(self) -> bool:
+        return self.split == "random"
+
+    @property
+    def needs_uncertainty(self) -> bool:
+        return not self.needs_noise
+
+    @property
+    def has_threshold(self) -> bool:
+        return self.threshold is not None
+
+    def easy(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Tensor:
+        if self.needs_noise:
+            noise_M = self._noise(uncertainty_M) if noise_M is None else noise_M
+            return easy_tokens(noise_M, self.hard_fraction, self.split)
+        if self.threshold is not None:
+            return (uncertainty_M < self.threshold) ^ (self.split == "inverse")
+        return easy_tokens(uncertainty_M, self.hard_fraction, self.split)
+
+    def weights(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Weights:
+        if not uncertainty_M.numel():
+            return Weights(uncertainty_M, uncertainty_M)
+        easy_M = self.easy(uncertainty_M, noise_M).to(uncertainty_M.dtype)
+        hard_M = 1 - easy_M
+        target_M = hard_M * ((1 - self.easy_weight) / hard_M.sum().clamp(min=1))
+        share_of_easy = self.easy_weight / easy_M.sum().clamp(min=1)
+        return Weights(target_M, target_M + easy_M * share_of_easy)
+
+    def _noise(self, like_M: Tensor) -> Tensor:
+        source = torch.Generator().manual_seed(self.seed)
+        return torch.rand(like_M.numel(), generator=source).to(like_M.device)
 
 
 def step_weights(
-    name: str,
+    weighting: Weighting,
     uncertainties: Sequence[Tensor],
-    settings: Mapping[str, Any],
+    scope: str,
     gather: Gather,
     noises: Sequence[Tensor] | None = None,
     samples: Sequence[list[int]] | None = None,
 ) -> list[Weights]:
     """Weights of each micro-batch's tokens, so that the step's loss is one sum over all of them.
 
-    `uncertainties`: u [N] of each of this process's micro-batches of one optimiser step. `gather`
-    joins every process's [n] to one [M] and tells where this process's part starts. Scope `batch`
-    ranks and averages over all tokens of the step; `corpus` does so with settings["threshold"] for
-    the rank; `micro` ranks within each micro-batch, `sample` within each sample (`samples`: their
-    tokens), and takes the plain mean of those. `noises` [N]: see `token_weights`. ValueError on
-    another scope, or one that lacks what it needs.
+    Args:
+        uncertainties: u [N] of each of this process's micro-batches of one optimiser step.
+        scope: `batch` ranks and averages over all tokens of the step; `corpus` does so with the
+            weighting's threshold for the rank; `micro` ranks within each micro-batch, `sample`
+            within each sample, and takes the plain mean of those.
+        gather: joins every process's [n] to one [M] and tells where this process's part starts.
+        noises: numbers [N] in place of u, see `Weighting.needs_noise`.
+        samples: each micro-batch's numbers of tokens by sample.
+    Raises:
+        ValueError: another scope, or one that lacks what it needs.
     """
-    import torch
-
-    scope = settings.get("scope", "batch")
-    if scope not in SCOPES:
-        raise ValueError(f"scope is {scope!r}; expected one of {', '.join(SCOPES)}")
-    if scope == "corpus" and settings.get("threshold") is None:
-        raise ValueError("scope is 'corpus'; expected a threshold beside it")
+    cuts = _cuts(weighting, uncertainties, scope, samples)
+    if cuts is not None:
+        return _separate_weights(weighting, uncertainties, gather, noises, cuts)
     sizes = [u_N.numel() for u_N in uncertainties]
-    if scope == "sample" and samples is None:
-        raise ValueError("scope is 'sample', but where samples end is not known here")
-    if scope in ("micro", "sample"):
-        cuts = samples if scope == "sample" else [[size] for size in sizes]
-        return _separate_weights(name, uncertainties, settings, gather, noises, cuts)
     joined_M, start = gather(torch.cat(list(uncertainties)))
     noise_M = None if noises is None else gather(torch.cat(list(noises)))[0]
-    whole = token_weights(name, joined_M, settings, noise_M)
-    own = [weight_M[start : start + sum(sizes)].split(sizes) for weight_M in whole]
-    return [Weights(*pair) for pair in zip(*own, strict=True)]
+    whole = weighting.weights(joined_M, noise_M)
+    return whole[start : start + sum(sizes)].split(sizes)
 
 
-def gatherer(run: Any) -> Callable[[Tensor], tuple[Tensor, int]]:
+def gatherer(run: Any) -> Gather:
     """Joins every process's [n] tensor to one [M]; also gives where this process's part starts.
 
     `run`: Accelerate's handle on the processes.
     """
-    import torch
 
     def gather(local_n: Tensor) -> tuple[Tensor, int]:
         if run.num_processes == 1:
@@ -132,58 +284,41 @@ def gatherer(run: Any) -> Callable[[Tensor], tuple[Tensor, int]]:
     return gather
 
 
-def _separate_weights(
-    name: str,
+def alone(local_n: Tensor) -> tuple[Tensor, int]:
+    """The `Gather` of a single process."""
+    return local_n, 0
+
+
+def _cuts(
+    weighting: Weighting,
     uncertainties: Sequence[Tensor],
-    settings: Mapping[str, Any],
+    scope: str,
+    samples: Sequence[list[int]] | None,
+) -> Sequence[list[int]] | None:
+    """Sizes of the parts of each micro-batch that are ranked by themselves; None: all as one."""
+    if scope not in SCOPES:
+        raise ValueError(f"scope is {scope!r}; expected one of {', '.join(SCOPES)}")
+    if scope == "corpus" and not weighting.has_threshold:
+        raise ValueError("scope is 'corpus'; expected a threshold beside it")
+    if scope == "sample" and samples is None:
+        raise ValueError("scope is 'sample', but where samples end is not known here")
+    if scope == "micro":
+        return [[u_N.numel()] for u_N in uncertainties]
+    return samples if scope == "sample" else None
+
+
+def _separate_weights(
+    weighting: Weighting,
+    uncertainties: Sequence[Tensor],
     gather: Gather,
     noises: Sequence[Tensor] | None,
     cuts: Sequence[list[int]],
 ) -> list[Weights]:
-    """Each group of a micro-batch's `cuts` by itself, then the plain mean over groups."""
-    import torch
-
+    """Each part of a micro-batch's `cuts` by itself, then the plain mean over all parts."""
     share = 1 / gather(uncertainties[0].new_zeros(sum(map(len, cuts))))[0].numel()
     made = []
     for index, (u_N, cut) in enumerate(zip(uncertainties, cuts, strict=True)):
         noise = [None] * len(cut) if noises is None else noises[index].split(cut)
-        groups = zip(u_N.split(cut), noise, strict=True)
-        found = [token_weights(name, part, settings, number) for part, number in groups]
-        made.append(Weights(*(share * torch.cat(part) for part in zip(*found, strict=True))))
+        parts = zip(u_N.split(cut), noise, strict=True)
+        made.append(Weights.cat([weighting.weights(*part) for part in parts]) * share)
     return made
-
-
-def _atkd_weights(
-    uncertainty_M: Tensor, settings: Mapping[str, Any], noise_M: Tensor | None
-) -> Weights:
-    easy_weight = _fraction("easy_weight", settings.get("easy_weight", 0.2))
-    hard_fraction = _fraction("hard_fraction", settings.get("hard_fraction", 0.5))
-    split = settings.get("split", "median")
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
-    if not uncertainty_M.numel():
-        return Weights(uncertainty_M, uncertainty_M)
-    if settings.get("threshold") is not None and split != "random":
-        easy_M = (uncertainty_M < settings["threshold"]) ^ (split == "inverse")
-    elif split == "random":
-        noise_M = _noise(uncertainty_M, settings) if noise_M is None else noise_M
-        easy_M = easy_tokens(noise_M, hard_fraction, split)
-    else:
-        easy_M = easy_tokens(uncertainty_M, hard_fraction, split)
-    easy_M = easy_M.to(uncertainty_M.dtype)
-    hard_M = 1 - easy_M
-    target_M = hard_M * ((1 - easy_weight) / hard_M.sum().clamp(min=1))
-    return Weights(target_M, target_M + easy_M * (easy_weight / easy_M.sum().clamp(min=1)))
-
-
-def _noise(like_M: Tensor, settings: Mapping[str, Any]) -> Tensor:
-    import torch
-
-    source = torch.Generator().manual_seed(settings.get("seed", 0))
-    return torch.rand(like_M.numel(), generator=source).to(like_M.device)
-
-
-def _fraction(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}; expected a number in [0, 1]")
-    return value

@@ -203,9 +203,14 @@ def hidden_states(
 
 
 def head_rows(model: PreTrainedModel, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The head's weight [V, d] and bias [V] (or None) for the tokenizer's ids alone."""
-    layer = head(model)
-    return layer.weight[:vocabulary], None if layer.bias is None else layer.bias[:vocabulary]
+    """The head's weight [V, d] and bias [V] (or None) for the tokenizer's ids alone.
+
+    The very same tensors where that is all rows: a slice's gradient is copied into a whole one.
+    """
+    weight, bias = head(model).weight, head(model).bias
+    if vocabulary == len(weight):
+        return weight, bias
+    return weight[:vocabulary], None if bias is None else bias[:vocabulary]
 
 
 def project(model: PreTrainedModel, hidden_Nd: torch.Tensor, vocabulary: int) -> torch.Tensor:

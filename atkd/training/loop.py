@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from atkd.data.sequences import Batch, Order
 from atkd.losses.weighting import gatherer
@@ -26,25 +26,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
+    from atkd.training.objective import Objective
 
 Supply = Callable[[int, list[int]], Batch]  # micro-batch of an optimiser step's samples
-
-
-class Objective(Protocol):
-    """What a step minimises; the loop knows nothing else of a method."""
-
-    def signal(self, batch: Batch) -> Any:
-        """What the loss needs of a micro-batch before the student sees it (teacher's view)."""
-
-    def weights(
-        self, signals: list[Any], gather: Callable[[Tensor], tuple[Tensor, int]]
-    ) -> list[Any]:
-        """Weights of each micro-batch's tokens within the step."""
-
-    def loss(
-        self, model: Any, hidden_Nd: Tensor, batch: Batch, signal: Any, weights: Any
-    ) -> Tensor:
-        """This micro-batch's part of the step's sum, from hidden states at supervised positions."""
 
 
 def wrap(model: Any) -> torch.nn.Module:
@@ -104,6 +88,7 @@ class Loop:
     def update(self, micro_batches: list[Batch], objective: Objective) -> tuple[float, float, int]:
         """One optimiser step; returns loss, gradient norm, supervised tokens of all processes."""
         gather = gatherer(self.run)
+        objective.step = self.step
         signals = [objective.signal(batch) for batch in micro_batches]
         weights = objective.weights(signals, gather)
         total, count = 0.0, 0
@@ -189,6 +174,7 @@ def fit(
     from tqdm import tqdm
 
     work.mkdir(parents=True, exist_ok=True)
+    loop.run.register_for_checkpointing(objective)
     loop.resume(work, identity)
     seen = {
         "tokens": 0,

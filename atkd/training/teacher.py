@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from atkd.losses.fused import Head, fused_targets
+from atkd.models.checkpoints import head_rows, hidden_states
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from atkd.data.sequences import Batch
 
 
@@ -27,16 +29,10 @@ class LiveTeacher:
     """A teacher that runs beside the student."""
 
     def __init__(self, model: Any, vocabulary: int) -> None:
-        from atkd.models.checkpoints import head_rows
-
         self.model, self.head = model, Head(*head_rows(model, vocabulary))
 
     def signal(self, batch: Batch, ranked: bool = True) -> Signal:
         """Hidden states at the supervised positions and, if `ranked`, what a product tells."""
-        import torch
-
-        from atkd.models.checkpoints import hidden_states
-
         with torch.no_grad():
             hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
             hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]

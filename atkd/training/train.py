@@ -27,7 +27,7 @@ from atkd.runtime.provenance import Stage, settings_hash, versions
 if TYPE_CHECKING:
     from atkd.data.sequences import Order, Sequences
     from atkd.training.loop import Loop, Supply
-    from atkd.training.objective import Distillation
+    from atkd.training.objective import Objective
     from atkd.training.teacher import LiveTeacher
     from atkd.training.teacher_cache import CachedTeacher
 
@@ -137,15 +137,15 @@ def read_sequences(
 
 def objective(
     args: argparse.Namespace, settings: Mapping[str, Any], made: Recipe, device: str, tokenizer: Any
-) -> Distillation:
+) -> Objective:
     """The recipe's loss with the teachers it needs: cached, live for student text, or both."""
-    from atkd.training.objective import Distillation
+    from atkd.training.objective import make_objective
 
     live = None
     cached = open_cache(args, settings, device) if made.cacheable else None
     if made.distils and (cached is None or made.student_fraction > 0):
         live = open_teacher(args, settings, device, tokenizer)
-    return Distillation(made.loss, made.settings, len(tokenizer), live, cached, args.seed)
+    return make_objective(made.loss, made.settings, len(tokenizer), live, cached, args.seed)
 
 
 def supply_of(
@@ -171,7 +171,7 @@ class Job(NamedTuple):
     """A training that is set up: what the loop runs, and facts for provenance."""
 
     state: Loop
-    aim: Distillation
+    aim: Objective
     supply: Supply
     order: Order
     facts: dict[str, Any]

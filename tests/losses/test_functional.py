@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 
 import atkd
 from atkd.losses import functional
-from atkd.losses.divergences import (
-    DIVERGENCES,
-    divergence,
-    diversity_term,
-    split_at_target,
-    target_term,
-    uncertainty,
-)
-from atkd.losses.weighting import Weights, easy_tokens, token_weights
+from atkd.losses.divergences import DIVERGENCES, split_at_target, uncertainty
+from atkd.losses.weighting import AdaptiveTeaching, easy_tokens
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -150,18 +143,18 @@ def test_every_divergence_equals_the_reference_whole_and_split(name: str) -> Non
 
 def test_the_random_split_ignores_uncertainty_and_keeps_the_shares() -> None:
     u, noise = torch.rand(101), torch.rand(101)
-    weights = token_weights("atkd", u, {"split": "random"}, noise)
+    weights = AdaptiveTeaching(split="random").weights(u, noise)
     assert torch.equal(weights.target_N > 0, noise >= noise.median())
     assert weights.diversity_N.sum().item() == pytest.approx(1.0)
-    one, two = (token_weights("atkd", u, {"split": "random", "seed": seed}) for seed in (1, 2))
+    one, two = (AdaptiveTeaching(split="random", seed=seed).weights(u) for seed in (1, 2))
     assert not torch.equal(one.target_N, two.target_N)
-    again = token_weights("atkd", 1 - u, {"split": "random", "seed": 1})
+    again = AdaptiveTeaching(split="random", seed=1).weights(1 - u)
     assert torch.equal(one.target_N, again.target_N)
 
 
 def test_a_threshold_replaces_the_rank() -> None:
     u = torch.tensor([0.1, 0.2, 0.3, 0.9])
-    weights = token_weights("atkd", u, {"threshold": 0.25})
+    weights = AdaptiveTeaching(threshold=0.25).weights(u)
     assert (weights.target_N > 0).tolist() == [False, False, True, True]
 
 
@@ -195,9 +188,9 @@ def test_identity_forward_and_reverse() -> None:
     student, teacher, targets = make(50, 13)
     q, p = split_at_target(student, targets), split_at_target(teacher, targets)
     for name, share in (("forward_kl", p.log_other_N.exp()), ("reverse_kl", q.log_other_N.exp())):
-        rest = diversity_term(name, q, p, targets)
-        whole = target_term(name, q, p) + share * rest
-        torch.testing.assert_close(whole, divergence(name, student, teacher), rtol=1e-11, atol=0.0)
+        each = DIVERGENCES[name]
+        whole = each.target_term(q, p) + share * each.diversity_term(q, p, targets)
+        torch.testing.assert_close(whole, each.whole(student, teacher), rtol=1e-11, atol=0.0)
         exact = [row[name] for row in reference(student, teacher, targets)]
         assert whole.tolist() == pytest.approx(exact, rel=1e-10)
 
@@ -257,14 +250,14 @@ def test_ties_and_the_median_are_hard() -> None:
 
 def test_pieces_add_up_to_the_whole() -> None:
     student, teacher, targets = make(20, 7)
-    weights = token_weights("atkd", uncertainty(teacher, targets), {})
+    weights = AdaptiveTeaching().weights(uncertainty(teacher, targets))
     pieces = [
         functional.weighted_loss(
             "atkd",
             student[s],
             teacher[s],
             targets[s],
-            Weights(*(w[s] for w in weights)),
+            weights[s],
             {},
         )
         for s in (slice(0, 3), slice(3, 20))

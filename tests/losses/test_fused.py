@@ -6,17 +6,11 @@ import pytest
 import torch
 
 from atkd import kd_loss
-from atkd.losses import guess, sweep
+from atkd.losses import fused
 from atkd.losses.divergences import DIVERGENCES, split_at_target, uncertainty
 from atkd.losses.functional import weighted_loss
-from atkd.losses.fused import (
-    Head,
-    fused_kd_loss,
-    fused_targets,
-    fused_uncertainty,
-    weighted_fused_loss,
-)
-from atkd.losses.weighting import Weights
+from atkd.losses.fused import Head, fused_kd_loss, fused_targets, weighted_fused_loss
+from atkd.losses.weighting import AdaptiveTeaching, Weights
 
 WHOLE = [(name, {}) for name in DIVERGENCES]
 MATCHED = [(name, {"divergence": of}) for name in ("dkd", "atkd") for of in DIVERGENCES]
@@ -131,8 +125,13 @@ def test_extreme_logits_equal_the_plain_form(name: str, settings: dict) -> None:
         torch.randint(-1, 2, (20, 6), generator=noise).double() * 1e4 for _ in range(2)
     )
     targets = torch.randint(6, (20,), generator=noise)
-    parts = {"student_hidden": student.requires_grad_(), "student_head": eye.requires_grad_()}
-    parts |= {"teacher_hidden": teacher, "teacher_head": eye.detach(), "targets": targets}
+    parts = {
+        "student_hidden": student.requires_grad_(),
+        "student_head": eye.requires_grad_(),
+        "teacher_hidden": teacher,
+        "teacher_head": eye.detach(),
+        "targets": targets,
+    }
     check(name, settings, parts, 7)
 
 
@@ -188,17 +187,17 @@ def spread(n: int, v: int, seed: int = 0) -> dict:
 
 
 class Counter:
-    """Counts the tokens that a sweep visits."""
+    """Counts the tokens that a loop over tiles visits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.visits: list[int] = []
-        visit = sweep.Sweep._visit
+        visit = fused.TileLoop._visit
 
-        def counted(this: sweep.Sweep, tile_n: torch.Tensor, weights: object) -> None:
+        def counted(this: fused.TileLoop, tile_n: torch.Tensor, weights: object) -> None:
             self.visits.append(len(tile_n))
             visit(this, tile_n, weights)
 
-        monkeypatch.setattr(sweep.Sweep, "_visit", counted)
+        monkeypatch.setattr(fused.TileLoop, "_visit", counted)
 
 
 RANKED = [{}, {"split": "topk", "hard_fraction": 0.3}, {"split": "inverse", "easy_weight": 0.7}]
@@ -207,13 +206,13 @@ RANKED += [{"hard_fraction": 0.0}, {"hard_fraction": 1.0}, {"easy_weight": 1.0}]
 
 @pytest.mark.parametrize("of", DIVERGENCES)
 @pytest.mark.parametrize("settings", RANKED)
-def test_wrong_guesses_are_repaired_exactly(
+def test_wrong_provisional_weights_are_repaired_exactly(
     settings: dict, of: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def in_order(this: sweep.Buffers, count: int) -> list[torch.Tensor]:
+    def in_order(this: fused.Buffers, count: int) -> list[torch.Tensor]:
         return list(torch.arange(count).split(this.most)) if count else []
 
-    monkeypatch.setattr(sweep.Buffers, "tiles", in_order)
+    monkeypatch.setattr(fused.Buffers, "tiles", in_order)
     counter = Counter(monkeypatch)
     parts = spread(80, 30)
     check("atkd", {**settings, "divergence": of}, parts, 8)
@@ -222,7 +221,7 @@ def test_wrong_guesses_are_repaired_exactly(
 
 
 @pytest.mark.parametrize("settings", RANKED)
-def test_few_guesses_are_wrong_when_tiles_are_samples(
+def test_few_provisional_weights_are_wrong_when_tiles_are_samples(
     settings: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = Counter(monkeypatch)
@@ -243,7 +242,7 @@ def test_ties_change_the_groups_and_stay_exact(settings: dict, tied: int) -> Non
     check("atkd", settings, parts, 8)
 
 
-def test_a_tie_in_the_first_tile_costs_one_product_not_a_second_sweep(
+def test_a_tie_in_the_first_tile_costs_one_product_not_a_second_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counter = Counter(monkeypatch)
@@ -254,9 +253,9 @@ def test_a_tie_in_the_first_tile_costs_one_product_not_a_second_sweep(
     assert sum(counter.visits) == 80 + 8
 
 
-def test_a_guess_knows_all_after_the_last_tile() -> None:
+def test_provisional_weights_are_final_after_the_last_tile() -> None:
     like_M = torch.zeros(10, dtype=torch.float64)
-    found = guess.Guess({}, like_M)
+    found = fused.ProvisionalWeights(AdaptiveTeaching(), like_M)
     u_M = torch.rand(10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found.learn(torch.arange(10), u_M)
     _, wrong = found.missing()
@@ -267,10 +266,9 @@ def test_known_uncertainty_changes_nothing() -> None:
     parts = make(30, 20)
     logits = parts["teacher_hidden"] @ parts["teacher_head"].T
     known = uncertainty(logits, parts["targets"])
-    found = fused_uncertainty(
-        parts["teacher_hidden"], Head(parts["teacher_head"]), parts["targets"], tile=4
-    )
-    torch.testing.assert_close(found, known)
+    head = Head(parts["teacher_head"])
+    found = fused_targets(parts["teacher_hidden"], head, parts["targets"], tile=4)
+    torch.testing.assert_close(found.uncertainty, known)
     one = fused_kd_loss("atkd", *parts.values())
     two = fused_kd_loss("atkd", *parts.values(), uncertainty=known)
     torch.testing.assert_close(one, two)
@@ -322,14 +320,14 @@ def test_gradients_are_handed_over_and_a_second_pass_forms_them_again() -> None:
 
 def test_the_head_gradient_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    run = sweep.Sweep.run
+    run = fused.TileLoop.run
 
-    def watched(this: sweep.Sweep) -> tuple:
+    def watched(this: fused.TileLoop) -> tuple:
         total, grads = run(this)
         made.append(grads[1].data_ptr())
         return total, grads
 
-    monkeypatch.setattr(sweep.Sweep, "run", watched)
+    monkeypatch.setattr(fused.TileLoop, "run", watched)
     parts = make(10, 8)
     fused_kd_loss("atkd", *parts.values(), vocab_size=8).backward()
     assert parts["student_head"].grad.data_ptr() == made[0]
@@ -340,7 +338,7 @@ def test_without_gradients_only_the_value_is_formed(monkeypatch: pytest.MonkeyPa
     exact = fused_kd_loss("atkd", *parts.values()).item()
     frozen = {key: value.detach() for key, value in parts.items()}
     for name in ("to_hidden", "add_to_head"):
-        monkeypatch.setattr(sweep, name, lambda *_: pytest.fail("a gradient was formed"))
+        monkeypatch.setattr(fused, name, lambda *_: pytest.fail("a gradient was formed"))
     with torch.no_grad():
         assert fused_kd_loss("atkd", *parts.values()).item() == exact
     assert not fused_kd_loss("atkd", *frozen.values()).requires_grad
@@ -356,7 +354,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 
 def test_tiles_fit_the_memory_and_small_vocabularies_take_one() -> None:
     like = torch.zeros(1)
-    large, small = sweep.Buffers(50272, 2, None, like), sweep.Buffers(640, 2, None, like)
+    large, small = fused.Buffers(50272, 2, None, like), fused.Buffers(640, 2, None, like)
     assert 200 < large.most < 250 and large.logits(2).shape == (2, 2, 50272)
     assert [len(tile) for tile in small.tiles(5000)] == [5000]
     assert sorted(torch.cat(list(large.tiles(1001))).tolist()) == list(range(1001))
