@@ -224,42 +224,22 @@ def _wrap(backend: Any, row: Family) -> Any:
     )
 
 
-def check_pairs(settings: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Opens every named model's tokenizer and proves it the family's, id by id.
+def check_model(source: Mapping[str, Any], family: str, size: str, folder: Path) -> int:
+    """Proves the tokenizer that a model brings its family's, id by id; returns the number of ids.
 
     All students and teachers of a family read the family's ids, so equality with it is equality
-    within each pair. InputError names the pair's model and the first id that differs.
+    within each pair. `source`: {"folder"} or {"hub", "revision"}; `folder`: the family's tokenizer.
+    InputError names the model and the first id that differs.
     """
-    models = {
-        (pair["family"], pair[role]): settings["models"][pair["family"]][pair[role]]
-        for pair in settings["pairs"]
-        for role in ("student", "teacher")
-    }
-    report = []
-    for (family, size), source in models.items():
-        ours = open_tokenizer({"folder": str(folder / family)}, family)
-        theirs = own_tokenizer(source, family)
-        if theirs is not None:
-            try:
-                same_vocabulary(ours, theirs)
-            except InputError as error:
-                raise InputError(
-                    f"families.{family}.models.{size}: teacher and student must share "
-                    f"one tokenizer, but the {family} tokenizer of this run and this model's "
-                    f"differ: {error}"
-                ) from None
-        report.append(
-            {"family": family, "size": size, "ids": len(ours), "own_tokenizer": theirs is not None}
-        )
-    return report
-
-
-def own_tokenizer(source: Mapping[str, Any], family: str) -> Any:
-    """The tokenizer a model's folder or hub repository brings; None for a model built here."""
-    if "build" in source:
-        return None
-    keys = ("folder",) if "folder" in source else ("hub", "revision")
-    return open_tokenizer({key: source[key] for key in keys if key in source}, family)
+    ours, theirs = open_tokenizer({"folder": str(folder)}, family), open_tokenizer(source, family)
+    try:
+        same_vocabulary(ours, theirs)
+    except InputError as error:
+        raise InputError(
+            f"families.{family}.models.{size}: teacher and student must share one tokenizer, but "
+            f"the {family} tokenizer of this run and this model's differ: {error}"
+        ) from None
+    return len(ours)
 
 
 def texts(path: str | Path) -> Iterator[str]:
@@ -302,16 +282,15 @@ def main() -> None:
 
 
 def check() -> None:
-    """Checks that teacher and student of every pair read the same ids, before any training."""
+    """Checks, before any training, that a model made elsewhere reads its family's ids."""
     parser = argparse.ArgumentParser(prog="python -m atkd check", description=check.__doc__)
-    parser.add_argument(
-        "--settings", required=True, help="JSON: pairs, models (by family and size)"
-    )
-    parser.add_argument(
-        "--tokenizers", required=True, type=Path, help="folder of the family tokenizers"
-    )
+    parser.add_argument("--family", required=True, help=", ".join(FAMILIES))
+    parser.add_argument("--size", required=True, help="the model's name in the configuration")
+    parser.add_argument("--settings", required=True, help="JSON: source, as in the configuration")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="the family's, its folder")
     parser.add_argument("--output", required=True, help="JSON file to write")
     args = parser.parse_args()
-    report = check_pairs(json.loads(args.settings), args.tokenizers)
-    write_json(args.output, {"tokenizers": report})
-    print(f"{len(report)} models read the ids of their family's tokenizer")
+    source = json.loads(args.settings)["source"]
+    count = check_model(source, args.family, args.size, args.tokenizer)
+    write_json(args.output, {"family": args.family, "size": args.size, "ids": count})
+    print(f"{args.family} {args.size}: reads the {count} ids of its family's tokenizer")

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -182,34 +181,25 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def settings(root: Path, teacher: dict[str, Any]) -> dict[str, Any]:
-    models = {"125m": {"build": {}}, "1.3b": teacher}
-    return {
-        "pairs": [{"family": "opt", "student": "125m", "teacher": "1.3b"}],
-        "models": {"opt": models},
-    }
+def checked(folders: Path, name: str) -> int:
+    return tokenizers.check_model({"folder": str(folders / name)}, "opt", "1.3b", folders / "opt")
 
 
-def test_models_with_the_familys_ids_pass(folders: Path) -> None:
-    found = tokenizers.check_pairs(settings(folders, {"folder": str(folders / "same")}), folders)
-    assert [(row["size"], row["ids"], row["own_tokenizer"]) for row in found] == [
-        ("125m", 266, False),
-        ("1.3b", 266, True),
-    ]
+def test_a_model_with_the_familys_ids_passes(folders: Path) -> None:
+    assert checked(folders, "same") == 266
 
 
 def test_another_tokenizer_is_named_with_the_first_id_that_differs(folders: Path) -> None:
-    wrong = settings(folders, {"folder": str(folders / "other")})
     message = (
         r"families\.opt\.models\.1\.3b: teacher and student must share one tokenizer.* at id \d+"
     )
     with pytest.raises(InputError, match=message):
-        tokenizers.check_pairs(wrong, folders)
+        checked(folders, "other")
 
 
 def test_a_missing_folder_is_named(folders: Path) -> None:
     with pytest.raises(InputError, match=r"none is not a folder"):
-        tokenizers.check_pairs(settings(folders, {"folder": str(folders / "none")}), folders)
+        checked(folders, "none")
 
 
 def test_the_command_line_reports_or_ends_with_one_message(
@@ -219,13 +209,14 @@ def test_the_command_line_reports_or_ends_with_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(name: str) -> None:
-        chosen = json.dumps(settings(folders, {"folder": str(folders / name)}))
-        line = ["check", "--settings", chosen, "--tokenizers", str(folders)]
+        chosen = json.dumps({"source": {"folder": str(folders / name)}})
+        line = ["check", "--settings", chosen, "--tokenizer", str(folders / "opt")]
+        line += ["--family", "opt", "--size", "1.3b"]
         monkeypatch.setattr("sys.argv", [*line, "--output", str(tmp_path / f"{name}.json")])
         cli.run(tokenizers.check)
 
     run("same")
-    assert len(read_json(tmp_path / "same.json")["tokenizers"]) == 2
+    assert read_json(tmp_path / "same.json") == {"family": "opt", "size": "1.3b", "ids": 266}
     with pytest.raises(SystemExit):
         run("other")
     error = capsys.readouterr().err

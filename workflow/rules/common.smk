@@ -43,7 +43,9 @@ def prepare_results():
 def start_fork_server():
     """Starts the process that becomes each CPU job of a local run, its imports done."""
     if config["compute"]["device"] == "cpu" and workflow.local_exec:
-        workflow.globals["fork_server"] = fork_server.start([KNOWN_FAMILIES[name].modeling for name in FAMILIES])
+        workflow.globals["fork_server"] = fork_server.start(
+            [KNOWN_FAMILIES[name].modeling for name in FAMILIES]
+        )
 
 
 def code(*names):

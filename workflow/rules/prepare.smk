@@ -72,7 +72,7 @@ use rule prompts as released_prompts with:
 rule check:
     input:
         unpack(reads("check")),
-        code=code("models/check.py", "models/tokenizers.py", "models/families.py"),
+        code=code("models/tokenizers.py", "models/families.py"),
     output:
         "<results>/checks/{family}/{size}.json",
     log:
