@@ -23,14 +23,14 @@ pathvars:
 
 
 wildcard_constraints:
-    family="[a-z]+",
+    family="|".join(KNOWN_FAMILIES),
     size="[^/]+",
     student="[^/]+",
     teacher="[^/]+",
-    method="[a-z_+]+",
+    method="[^/]+",
     sequences="ground_truth|teacher",
     seed="[0-9]+",
-    task="[a-z_]+",
+    task="|".join(KNOWN_TASKS),
 
 
 include: "workflow/rules/prepare.smk"
@@ -52,8 +52,8 @@ rule all:
 
 
 onstart:
-    hold_results()
-    keep_warm()
+    prepare_results()
+    start_fork_server()
 
 
 onsuccess:

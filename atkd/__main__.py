@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib import import_module
 from typing import NamedTuple
@@ -39,12 +40,33 @@ STAGES = {
 }
 
 
+USAGE = """usage: atkd STAGE [options]
+       atkd STAGE --config FILE --run KEY
+
+The second form runs one job of a configuration as its workflow would (atkd/plan.py lists the keys).
+
+stages (each has a --help of its own):
+"""
+
+
 def usage() -> str:
     """What `--help` says."""
     lines = [f"  {name:<16} {stage.about}\n" for name, stage in STAGES.items()]
-    return "usage: atkd STAGE [options]\n\nstages (each has a --help of its own):\n" + "".join(
-        lines
-    )
+    return USAGE + "".join(lines)
+
+
+def spelled_out(stage: str, arguments: list[str]) -> list[str]:
+    """The whole command line of `--config FILE --run KEY`; any other as it is."""
+    short = argparse.ArgumentParser(prog=f"atkd {stage}", add_help=False, allow_abbrev=False)
+    short.add_argument("--config")
+    short.add_argument("--run")
+    given, rest = short.parse_known_args(arguments)
+    if given.config is None:
+        return arguments
+    from atkd import config, plan
+
+    found = plan.Plan(config.load(given.config)).by_hand(stage, given.run or "")
+    return [*found.arguments, *rest]
 
 
 def main() -> None:
@@ -59,10 +81,15 @@ def main() -> None:
     stage = STAGES[name]
     if stage.heavy and (status := fork_server.hand_over()) is not None:
         raise SystemExit(status)
-    sys.argv = [f"atkd {name}", *sys.argv[2:]]
+    cli.run(lambda: run(name, stage))
+
+
+def run(name: str, stage: Stage) -> None:
+    """Imports a stage and runs its command line."""
+    sys.argv = [f"atkd {name}", *spelled_out(name, sys.argv[2:])]
     with cli.start_up():
         module = import_module(stage.module)
-    cli.run(module.main)
+    module.main()
 
 
 if __name__ == "__main__":

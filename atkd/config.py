@@ -6,17 +6,25 @@ import copy
 import difflib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from atkd.runtime.files import InputError
+from atkd.methods import METHODS, SWITCHES, deviations, row_of, switches_of
+from atkd.models.families import FAMILIES
+from atkd.runtime.files import InputError, read_json
+from atkd.tasks import TASKS, averaged
 
 SCHEMA = Path(__file__).resolve().parent / "config.schema.yaml"
-GENERATION = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
-UNDERSTANDING = ("mmlu", "drop", "bbh")
+# What a node of the schema may hold where it names one of these under `x-registry`.
+REGISTRIES: dict[str, Callable[[], list[str]]] = {
+    "tasks": lambda: list(averaged()),
+    "extra_tasks": lambda: [task for task in TASKS if task not in averaged()],
+    "families": lambda: list(FAMILIES),
+    "switches": lambda: list(SWITCHES),
+}
 
 
 @dataclass(frozen=True)
@@ -34,20 +42,53 @@ class Run:
         """Name of the run in score files, and its folder under runs/."""
         return f"{self.family}/{self.student}/{self.teacher}/{self.method}/{self.seed}"
 
+    @classmethod
+    def of(cls, names: Mapping[str, str]) -> Run:
+        """From the parts of a key, as text."""
+        return cls(**{**names, "seed": int(names["seed"])})
+
 
 @cache
 def schema() -> dict[str, Any]:
-    """The configuration's JSON schema."""
+    """The configuration's JSON schema, with the names that registries hold."""
     import yaml
 
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    found = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    _name(found)
+    return found
 
 
-def checked(config: Mapping[str, Any], methods: Iterable[str]) -> dict[str, Any]:
-    """The configuration with every default filled in; InputError names the first bad key.
+def _name(node: Any) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _name(item)
+    if not isinstance(node, dict):
+        return
+    if isinstance(registry := node.get("x-registry"), str):
+        node["enum"] = REGISTRIES[registry]()
+    for child in node.values():
+        _name(child)
 
-    `methods` are the known method names.
-    """
+
+def load(path: str | Path) -> dict[str, Any]:
+    """A configuration file, YAML or JSON, checked; InputError names the file or the bad key."""
+    if str(path).endswith(".json"):
+        return checked(read_json(path))
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: found {type(found).__name__}; expected keys of a configuration")
+    return checked(found)
+
+
+def checked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with every default filled in; InputError names the first bad key."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -56,7 +97,7 @@ def checked(config: Mapping[str, Any], methods: Iterable[str]) -> dict[str, Any]
     if error is not None:
         raise InputError(_message(error))
     _fill(schema(), filled)
-    _check_methods(filled, list(methods))
+    _check_methods(filled)
     _check_pairs(filled)
     _check_evaluation(filled)
     return filled
@@ -124,16 +165,24 @@ def _fill(node: Mapping[str, Any], value: Any) -> None:
         _fill(child, item)
 
 
-def _check_methods(config: dict[str, Any], known: list[str]) -> None:
-    for place, names in (
-        ("methods", config["methods"]),
-        ("method_settings", config["method_settings"]),
-    ):
-        for name in names:
-            if name.partition("+")[0] not in known:
-                raise InputError(
-                    f"config key {place}: unknown method {name!r}{_nearest(name, known)}"
-                )
+def _check_methods(config: dict[str, Any]) -> None:
+    for key in ("methods", "method_settings"):
+        for name in config[key]:
+            if name.partition("+")[0] not in METHODS:
+                hint = _nearest(name, METHODS)
+                raise InputError(f"config key {key}: unknown method {name!r}{hint}")
+            switches_of(name)
+    for name, settings in config["method_settings"].items():
+        if "divergence" in settings:
+            _check_divergence(name, settings["divergence"])
+
+
+def _check_divergence(method: str, name: str) -> None:
+    from atkd.losses.divergences import DIVERGENCES  # loads torch, which few configurations need
+
+    if name not in DIVERGENCES:
+        key = f"config key method_settings.{method}.divergence"
+        raise InputError(f"{key}: unknown divergence {name!r}{_nearest(name, DIVERGENCES)}")
 
 
 def _check_pairs(config: dict[str, Any]) -> None:
@@ -178,7 +227,7 @@ def _check_model(config: dict[str, Any], family: str, size: str) -> None:
 def _check_evaluation(config: dict[str, Any]) -> None:
     evaluation, tasks = config["evaluation"], [*config["tasks"], *config["extra_tasks"]]
     for task in evaluation["limit"]:
-        if task not in [*GENERATION, *UNDERSTANDING, "unseen"]:
+        if task not in TASKS:
             raise InputError(
                 f"config key evaluation.limit: unknown task {task!r}{_nearest(task, tasks)}"
             )
@@ -213,22 +262,22 @@ def models(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(found)
 
 
-def runs(
-    config: Mapping[str, Any],
-    needs_teacher: Mapping[str, bool],
-    more: Mapping[str, Iterable[str]] | None = None,
-) -> list[Run]:
-    """Every model to evaluate, controls included, each once and in a stable order.
+def runs(config: Mapping[str, Any]) -> list[Run]:
+    """The grid: every model to evaluate, controls included, each once and in a stable order.
 
-    `needs_teacher` maps a method to whether a teacher enters it; the others are trained once per
-    student. `more` are methods of single families.
+    A method that no teacher enters is trained once per student. With `deviations`, every method is
+    also run with each switch of the released code that touches it in the family, and with all.
     """
     found: dict[Run, None] = {}
+    variants = {
+        pair["family"]: deviations(config, pair["family"]) if config["deviations"] else []
+        for pair in config["pairs"]
+    }
     for pair, seed in ((pair, seed) for pair in config["pairs"] for seed in config["seeds"]):
         family, student, teacher = pair["family"], pair["student"], pair["teacher"]
         found[Run(family, "-", teacher, "teacher", model_seed(config, seed))] = None
-        for method in [*config["methods"], *(more or {}).get(family, ())]:
-            source = teacher if needs_teacher[method] else "-"
+        for method in [*config["methods"], *variants[family]]:
+            source = teacher if row_of(method).needs_teacher else "-"
             found[_run(config, family, student, source, method, seed)] = None
     return list(found)
 
@@ -248,12 +297,12 @@ def training(config: Mapping[str, Any], family: str, size: str, role: str) -> di
     return kept | own
 
 
-def needs(config: Mapping[str, Any], family: str, sizes: Iterable[str]) -> dict[str, Any]:
-    """The compute settings of a job that loads these sizes: each need is the largest of theirs."""
+def needs(config: Mapping[str, Any], family: str, sizes: Iterable[str]) -> dict[str, int]:
+    """What a job that loads these sizes asks for: each need is the largest of theirs."""
     common = config["compute"]
     found = [config["families"][family]["models"][size].get("compute", {}) for size in sizes]
     keys = ("gpus", "threads", "memory_mb", "minutes")
-    return common | {key: max(own.get(key, common[key]) for own in found) for key in keys}
+    return {key: max(own.get(key, common[key]) for own in found) for key in keys}
 
 
 def data_root(config: Mapping[str, Any]) -> str:

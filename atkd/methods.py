@@ -10,7 +10,7 @@ the released code, which departs from the paper: `imitkd+greedy_student_text`, o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -147,13 +147,14 @@ def touches(switch: str, family: str, row: Method, settings: Mapping[str, Any]) 
     }[switch]
 
 
-class Recipe(NamedTuple):
+@dataclass(frozen=True)
+class Recipe:
     """A method as a job runs it: its row under a configuration's settings, and its switches."""
 
     loss: str | None
-    sequences: str
-    settings: Mapping[str, Any]
-    switches: tuple[str, ...]
+    sequences: str = "ground_truth"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    switches: Sequence[str] = ()
 
     @property
     def distils(self) -> bool:

@@ -20,7 +20,7 @@ ALLOWED = {
     "losses": set(),
     "tasks": set(),
     "methods": {"runtime"},
-    "config": {"runtime", "tasks", "methods", "models.families"},
+    "config": {"runtime", "tasks", "methods", "models.families", "losses"},
     "world": {"runtime", "tasks"},
     "models": {"runtime"},
     "statistics": {"runtime", "tasks", "methods", "models.families", "evaluation.metrics"},
@@ -36,7 +36,7 @@ ALLOWED = {
         "evaluation.metrics", "plan", "config",
     },
     "__init__": {"losses", "methods"},
-    "__main__": {"runtime"},
+    "__main__": {"runtime", "config", "plan"},
 }  # fmt: skip
 
 

@@ -11,11 +11,9 @@ import yaml
 from helpers import ROOT
 
 from atkd import config as grid
-from atkd.methods import METHODS
 from atkd.runtime.files import InputError
 
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
-NEEDS = {name: row.needs_teacher for name, row in METHODS.items()}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -25,9 +23,9 @@ def read(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_valid(path: Path) -> None:
-    found = grid.checked(yaml.safe_load(path.read_text(encoding="utf-8")), METHODS)
+    found = grid.checked(yaml.safe_load(path.read_text(encoding="utf-8")))
     assert found["name"] == path.stem and found["evaluation"]["shots"]["mmlu"] == 5
-    assert grid.checked(found, METHODS) == found
+    assert grid.checked(found) == found
 
 
 FAMILY = {"tokenizer": {"train": 400}, "models": {"1b": {"hub": "some/model"}}}
@@ -68,7 +66,7 @@ def test_wrong_values_name_key_value_and_what_was_expected(
         node = node[part]
     node[last] = value
     with pytest.raises(InputError) as caught:
-        grid.checked(config, METHODS)
+        grid.checked(config)
     assert str(caught.value).startswith("config key ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -77,20 +75,20 @@ def test_random_students_are_refused_unless_asked_for() -> None:
     config = read("smoke")
     del config["training"]["base"]
     with pytest.raises(InputError, match=r"training\.base: missing, but opt 125m is built"):
-        grid.checked(config, METHODS)
+        grid.checked(config)
     config["training"]["student"]["allow_random_student"] = True
-    assert grid.checked(config, METHODS)["training"]["student"]["allow_random_student"]
+    assert grid.checked(config)["training"]["student"]["allow_random_student"]
 
 
 def test_the_grid_trains_each_control_once() -> None:
-    config = grid.checked(read("world"), METHODS)
-    keys = [run.key for run in grid.runs(config, NEEDS)]
+    config = grid.checked(read("world"))
+    keys = [run.key for run in grid.runs(config)]
     assert len(keys) == len(set(keys))
     assert sum("/sft/" in key for key in keys) == 3 * len(config["seeds"])
     assert sum("/teacher/" in key for key in keys) == 7 * len(config["seeds"])
     assert sum("/supervised_kd/" in key for key in keys) == 7 * len(config["seeds"])
     config["seeds"], config["seeds_cover"] = [1, 2], "student"
-    keys = [run.key for run in grid.runs(config, NEEDS)]
+    keys = [run.key for run in grid.runs(config)]
     assert "opt/-/1.3b/teacher/0" in keys and "opt/125m/-/none/0" in keys
     assert "opt/125m/-/sft/2" in keys and "opt/-/1.3b/teacher/1" not in keys
 
@@ -98,7 +96,7 @@ def test_the_grid_trains_each_control_once() -> None:
 def test_a_size_overrides_training() -> None:
     config = read("smoke")
     config["families"]["opt"]["models"]["1.3b"]["training"] = {"teacher": {"steps": 3}}
-    config = grid.checked(config, METHODS)
+    config = grid.checked(config)
     assert grid.training(config, "opt", "1.3b", "teacher")["steps"] == 3
     assert grid.training(config, "opt", "125m", "teacher")["steps"] == 12
 
@@ -106,7 +104,7 @@ def test_a_size_overrides_training() -> None:
 def test_checking_leaves_its_input_alone() -> None:
     config = read("smoke")
     before = copy.deepcopy(config)
-    grid.checked(config, METHODS)
+    grid.checked(config)
     assert config == before
 
 
@@ -114,7 +112,7 @@ def test_a_data_root_is_asked_for_only_where_paths_are_relative(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("ATKD_DATA", raising=False)
-    config = grid.checked(read("smoke"), METHODS)
+    config = grid.checked(read("smoke"))
     assert grid.data_root(config) == ""
     config["families"]["opt"]["tokenizer"] = {"files": "tokenizers/opt"}
     with pytest.raises(InputError, match=r"data_root: missing, but families\.opt\.tokenizer"):

@@ -15,7 +15,6 @@ from helpers import ROOT, Snakemake
 
 from atkd import config as grid
 from atkd.data import prepare
-from atkd.methods import METHODS
 from atkd.runtime.files import InputError
 
 README = ROOT / "README.md"
@@ -24,7 +23,7 @@ REAL = {"opt": (50265, 50272), "pythia": (50277, 50304), "llama": (32000, 32000)
 
 def read(name: str) -> dict[str, Any]:
     text = (ROOT / f"config/{name}.yaml").read_text(encoding="utf-8")
-    return grid.checked(yaml.safe_load(text), METHODS)
+    return grid.checked(yaml.safe_load(text))
 
 
 @pytest.fixture
@@ -125,7 +124,7 @@ def test_settings_of_a_source_are_checked(source: str, settings: dict, message: 
     lab = yaml.safe_load((ROOT / "config/lab.yaml").read_text(encoding="utf-8"))
     lab["data"] = {"source": source, "settings": settings}
     with pytest.raises(InputError, match=re.escape(message)):
-        grid.checked(lab, METHODS)
+        grid.checked(lab)
 
 
 def test_key_reference_is_up_to_date() -> None:

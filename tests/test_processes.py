@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from atkd import methods
 from atkd.models import tokenizers
 from atkd.runtime.files import read_json, read_jsonl, write_jsonl
 
@@ -53,9 +55,11 @@ def train(
     """One training from the command line, on as many processes."""
     shape = {"hidden_size": 16, "layers": 2, "heads": 2}
     settings = {"family": "llama", "training": KNOBS, "compute": COMPUTE}
-    settings["method"] = {"max_new_tokens": 8} if options.get("method") in ON_POLICY else {}
+    method = options.pop("method", "none")
+    changed = {"max_new_tokens": 8} if method in ON_POLICY else {}
+    settings["recipe"] = asdict(methods.resolve(method, "llama", changed))
     settings |= {"source": {"build": shape}} if role == "base" else {}
-    line = [*(TWO if processes == 2 else ["-m"]), "atkd.train", "--role", role, "--run", "r"]
+    line = [*(TWO if processes == 2 else ["-m"]), "atkd", "train", "--role", role, "--run", "r"]
     line += [
         "--seed",
         "1",
@@ -66,7 +70,7 @@ def train(
     ]
     line += ["--tokenizer", str(root / "tokenizer"), "--output", str(root / output)]
     for name, value in options.items():
-        line += [f"--{name}", value if name == "method" else str(root / value)]
+        line += [f"--{name}", str(root / value)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *line], env=environment, capture_output=True, text=True, timeout=240

@@ -1,6 +1,7 @@
 """Trains one model: a base (from scratch, or taken over), a teacher, or a student by any method.
 
-    python -m atkd train --role student --method supervised_kd --base B --teacher T ... --output D
+    python -m atkd train --config FILE --run opt/125m/1.3b/supervised_kd/1
+    python -m atkd train --role student --settings '{...}' --base B --teacher T ... --output D
 
 The output folder holds the model, its tokenizer and manifest.json (written last), metrics.jsonl and
 provenance.json; work/ holds checkpoints while the job runs.
@@ -17,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.methods import Recipe, resolve
+from atkd.data.template import template
+from atkd.methods import Recipe
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, folder_lock, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
@@ -31,13 +33,20 @@ if TYPE_CHECKING:
 
 
 def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
-    """Hash of everything that decides the result: settings, seed, data, base and teacher."""
+    """Hash of all that decides the result: settings, seed, template, data, base and teacher."""
     folders = {name: getattr(args, name) for name in ("base", "teacher")}
     found = {name: sha256(Path(path) / "manifest.json") for name, path in folders.items() if path}
     files = {name: getattr(args, name) for name in ("data", "text")}
     found |= {name: sha256(path) for name, path in files.items() if path}
-    parts = {"role": args.role, "method": args.method, "seed": args.seed, "settings": settings}
-    parts |= {"cached": bool(args.cache), "from": found, "versions": versions()}
+    parts = {
+        "role": args.role,
+        "seed": args.seed,
+        "settings": settings,
+        "template": template("a", "b"),
+        "cached": bool(args.cache),
+        "from": found,
+        "versions": versions(),
+    }
     return settings_hash(parts)
 
 
@@ -92,15 +101,14 @@ def open_cache(
 def recipe_of(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe:
     """Cross-entropy for bases and teachers, the method's recipe for a student."""
     if args.role != "student":
-        return Recipe("cross_entropy", "ground_truth", {}, ())
-    released = settings.get("released", ())
-    found = resolve(args.method, settings["family"], settings["method"], released)
+        return Recipe("cross_entropy")
+    found = Recipe(**settings["recipe"])
     if found.loss is None:
-        raise InputError(f"--method: {args.method!r} trains nothing; its model is the base")
+        raise InputError("--settings: recipe.loss is null, which trains nothing; expected a loss")
     if found.distils and not args.teacher:
-        raise InputError(f"--teacher: missing; method {args.method!r} needs one")
+        raise InputError(f"--teacher: missing; the loss {found.loss!r} needs one")
     if found.sequences == "teacher" and not args.text:
-        raise InputError(f"--text: missing; method {args.method!r} learns from teacher answers")
+        raise InputError("--text: missing; the recipe learns from teacher answers")
     return found
 
 
@@ -258,16 +266,13 @@ def main() -> None:
     """Trains one model into --output; rerunning the same command resumes or keeps what is done."""
     parser = argparse.ArgumentParser(prog="python -m atkd train", description=main.__doc__)
     parser.add_argument("--role", required=True, choices=["base", "teacher", "student"])
-    parser.add_argument(
-        "--method",
-        help="student's method, as in atkd/methods.py, `+switch` included",
-    )
     parser.add_argument("--run", required=True, help="name of the run in score and cost files")
     parser.add_argument("--seed", type=int, required=True, help="seeds weights, order and dropout")
     parser.add_argument(
         "--settings",
         required=True,
-        help="JSON: family, source, training, method, released, compute",
+        help="JSON: family, training, compute; a base's source; a student's recipe: loss, "
+        "sequences, settings, switches",
     )
     parser.add_argument("--tokenizer", required=True, help="tokenizer folder")
     parser.add_argument("--base", help="folder of the pretrained model (teacher, student)")

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(family: str, role: str, **knobs: Any) -> dict[str, Any]:
     shape = {"hidden_size": 16, "layers": 2, "heads": 2, "rows": 290}
     length = {"max_length": 128} if role == "base" else {}
-    found = {"family": family, "training": KNOBS | length | knobs, "compute": COMPUTE, "method": {}}
+    found = {"family": family, "training": KNOBS | length | knobs, "compute": COMPUTE}
     return found | ({"source": {"build": shape}} if role == "base" else {})
 
 
@@ -66,14 +67,15 @@ def run(root: Path, family: str, role: str, output: Path, **extra: Any) -> Path:
     knobs = extra.pop("knobs", {})
     data = "pretrain" if role == "base" else "train"
     args = SimpleNamespace(
-        role=role, run="test", seed=extra.pop("seed", 1), method=None, base=None, teacher=None,
+        role=role, run="test", seed=extra.pop("seed", 1), base=None, teacher=None,
         cache=None, text=None,
         tokenizer=str(root / family / "tokenizer"), data=str(root / f"{data}.jsonl"),
         output=str(output),
     )  # fmt: skip
+    method, options = extra.pop("method", "none"), extra.pop("options", {})
     vars(args).update(extra)
     chosen = settings(family, role, **knobs)
-    chosen["method"] = vars(args).pop("options", {})
+    chosen["recipe"] = asdict(methods.resolve(method, family, options))
     train.train(args, chosen, train.identity(args, chosen))
     return output
 

@@ -1,38 +1,33 @@
 rule fidelity_of:
     input:
-        models=kin_models,
-        data=rules.data.output.tasks,
-        prompts=rules.prompts.output.tasks,
-        code=code("fidelity", "oracle", "grammar", "models", "tokens"),
+        unpack(reads("fidelity_of")),
+        code=code("evaluation/fidelity.py", "world", "models", "tasks.py"),
     output:
         "<results>/analyses/fidelity/{family}/{student}/seed{seed}.csv",
     log:
         "<logs>/analyses/fidelity/{family}/{student}/seed{seed}.log",
     conda:
         "../../environment.yml"
-    threads: kin_needs("threads")
+    threads: asks("fidelity_of", "threads")
     resources:
-        gpu=lambda wildcards: min(1, kin_needs("gpus")(wildcards)),
-        mem_mb=kin_needs("memory_mb"),
-        runtime=kin_needs("minutes"),
+        gpu=asks("fidelity_of", "gpus"),
+        mem_mb=growing("fidelity_of", "memory_mb"),
+        runtime=growing("fidelity_of", "minutes"),
     params:
-        models=kin_flag,
-        data=folder_of("data"),
-        prompts=folder_of("prompts"),
-        settings=fidelity_settings,
+        settings=settings("fidelity_of"),
+        command=command("fidelity_of"),
     shell:
-        "python -m atkd fidelity run --models {params.models} --data {params.data} "
-        "--prompts {params.prompts} --settings {params.settings:q} --output {output} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule fidelity:
     input:
         found=[
             f"<results>/analyses/fidelity/{family}/{student}/seed{seed}.csv"
-            for family, student in STUDENTS
+            for family, student in PLAN.students
             for seed in config["seeds"]
         ],
-        code=code("fidelity"),
+        code=code("evaluation/fidelity.py"),
     output:
         "<results>/analyses/fidelity.csv",
     log:
@@ -46,35 +41,30 @@ rule fidelity:
 
 rule crosscheck_of:
     input:
-        model=model_of,
-        data="<results>/data/tasks/mmlu.jsonl",
-        documents=rules.score.output.documents,
-        code=code("crosscheck", "models", "tokens"),
+        unpack(reads("crosscheck_of")),
+        code=code("evaluation/mmlu_crosscheck.py", "evaluation/scores.py", "models"),
     output:
-        "<results>/runs/{family}/{student}/{teacher}/{method}/{seed}/crosscheck.json",
+        f"{RUN}/crosscheck.json",
     log:
         "<logs>/runs/{family}/{student}/{teacher}/{method}/{seed}/crosscheck.log",
     conda:
         "../../environment.yml"
-    threads: need("threads", alone=True)
+    threads: asks("crosscheck_of", "threads")
     resources:
-        gpu=lambda wildcards: min(1, needs(wildcards, alone=True)["gpus"]),
-        mem_mb=growing("memory_mb", alone=True),
-        runtime=growing("minutes", alone=True),
+        gpu=asks("crosscheck_of", "gpus"),
+        mem_mb=growing("crosscheck_of", "memory_mb"),
+        runtime=growing("crosscheck_of", "minutes"),
     params:
-        run="{family}/{student}/{teacher}/{method}/{seed}",
-        settings=evaluation_settings,
-        model=subpath(input.model, parent=True),
+        settings=settings("crosscheck_of"),
+        command=command("crosscheck_of"),
     shell:
-        "python -m atkd crosscheck run --model {params.model} --run {params.run} "
-        "--data {input.data} --documents {input.documents} --settings {params.settings:q} "
-        "--output {output} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule crosscheck:
     input:
-        found=run_files("crosscheck.json"),
-        code=code("crosscheck"),
+        found=PLAN.every_run("crosscheck.json"),
+        code=code("evaluation/mmlu_crosscheck.py"),
     output:
         "<results>/analyses/crosscheck.csv",
     log:

@@ -3,7 +3,7 @@ rule deviations:
     input:
         scores=rules.scores.output.scores,
         documents=rules.scores.output.documents,
-        code=code("deviations", "estimates", "layout", "stats", "tdist"),
+        code=code("statistics", "reporting"),
     output:
         collect("<results>/tables/deviations.{kind}", kind=("md", "tex", "csv")),
     log:

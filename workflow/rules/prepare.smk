@@ -1,9 +1,6 @@
-WORLD_PARTS = ("universe", "grammar", "wording", "exams", "skills", "grading")
-
-
 rule data:
     input:
-        code=code("data", "sources", "world", *WORLD_PARTS),
+        code=code("world", "data/prepare.py", "data/sources.py", "tasks.py"),
     output:
         manifest="<results>/data/manifest.json",
         train="<results>/data/train.jsonl",
@@ -14,19 +11,16 @@ rule data:
     conda:
         "../../environment.yml"
     params:
-        source=config["data"]["source"],
-        seed=config["data"]["seed"],
-        settings=data_settings,
-        folder=subpath(output.manifest, parent=True),
+        settings=settings("data"),
+        command=command("data"),
     shell:
-        "python -m atkd data --source {params.source} --settings {params.settings:q} "
-        "--seed {params.seed} --output {params.folder} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule tokenizer:
     input:
-        text=[rules.data.output.pretrain, rules.data.output.train],
-        code=code("tokens"),
+        unpack(reads("tokenizer")),
+        code=code("models/tokenizers.py", "models/families.py"),
     output:
         "<results>/tokenizers/{family}/tokenizer.json",
     log:
@@ -34,19 +28,19 @@ rule tokenizer:
     conda:
         "../../environment.yml"
     params:
-        settings=tokenizer_settings,
-        folder=subpath(output[0], parent=True),
+        settings=settings("tokenizer"),
+        command=command("tokenizer"),
     shell:
-        "python -m atkd tokenizer --family {wildcards.family} --settings {params.settings:q} "
-        "--text {input.text} --output {params.folder} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
+
+
+PROMPT_CODE = ("data/prompts.py", "data/template.py", "models/tokenizers.py", "models/families.py")
 
 
 rule prompts:
     input:
-        manifest=rules.data.output.manifest,
-        tasks=rules.data.output.tasks,
-        tokenizer=rules.tokenizer.output[0],
-        code=code("prompts"),
+        unpack(reads("prompts")),
+        code=code(*PROMPT_CODE, "tasks.py"),
     output:
         summary="<results>/prompts/{family}/summary.json",
         tasks=collect("<results>/prompts/{{family}}/{task}.jsonl", task=TASKS),
@@ -55,13 +49,10 @@ rule prompts:
     conda:
         "../../environment.yml"
     params:
-        settings=prompt_settings,
-        data=subpath(input.manifest, parent=True),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        folder=subpath(output.summary, parent=True),
+        settings=settings("prompts"),
+        command=command("prompts"),
     shell:
-        "python -m atkd prompts --data {params.data} --tokenizer {params.tokenizer} "
-        "--settings {params.settings:q} --output {params.folder} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 # What a variant that is tested with the released code's template is asked.
@@ -72,18 +63,14 @@ use rule prompts as released_prompts with:
     log:
         "<logs>/released_prompts/{family}.log",
     params:
-        settings=released_prompt_settings,
-        data=subpath(input.manifest, parent=True),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        folder=subpath(output.summary, parent=True),
+        settings=settings("released_prompts"),
+        command=command("released_prompts"),
 
 
 rule check:
     input:
-        data=rules.data.output.manifest,
-        prompts=collect("<results>/prompts/{family}/summary.json", family=FAMILIES),
-        tokenizers=collect("<results>/tokenizers/{family}/tokenizer.json", family=FAMILIES),
-        code=code("check"),
+        unpack(reads("check")),
+        code=code("models/check.py", "models/tokenizers.py", "models/families.py"),
     output:
         "<results>/check.json",
     log:
@@ -91,8 +78,7 @@ rule check:
     conda:
         "../../environment.yml"
     params:
-        settings=check_settings,
-        tokenizers=folder_of("tokenizers", levels=2),
+        settings=settings("check"),
+        command=command("check"),
     shell:
-        "python -m atkd check --settings {params.settings:q} "
-        "--tokenizers {params.tokenizers} --output {output} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"

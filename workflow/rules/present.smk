@@ -4,9 +4,7 @@ rule tables:
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published="results/published.csv",
-        code=code(
-            "tables", "agreement", "comparisons", "costs", "estimates", "layout", "stats", "tdist"
-        ),
+        code=code("statistics", "reporting"),
     output:
         main=report(
             collect("<results>/tables/main_{family}.csv", family=FAMILIES),
@@ -16,9 +14,7 @@ rule tables:
         rouge=report(
             collect(
                 "<results>/tables/rouge_l_{family}.csv",
-                family=(
-                    FAMILIES if (JUDGE or WORLD) and {*OPEN_TASKS} & {*scoring.GENERATION} else []
-                ),
+                family=(FAMILIES if (PLAN.judge_settings or PLAN.exact) and OPEN_TASKS else []),
             ),
             caption="../report/rouge_l.rst",
             category="ROUGE-L",
@@ -40,7 +36,8 @@ rule tables:
         judge=report(
             collect(
                 "<results>/tables/judge_{part}.csv",
-                part=(["agreement"] if JUDGE or WORLD else []) + (["ratings"] if JUDGE else []),
+                part=(["agreement"] if PLAN.judge_settings or PLAN.exact else [])
+                + (["ratings"] if PLAN.judge_settings else []),
             ),
             caption="../report/judge.rst",
             category="Judge",
@@ -71,7 +68,7 @@ rule tables:
 rule secondary:
     input:
         scores=rules.scores.output.scores,
-        code=code("secondary_table", "estimates", "layout"),
+        code=code("statistics", "reporting"),
     output:
         report(
             "<results>/tables/secondary.csv",
@@ -92,7 +89,7 @@ rule secondary:
 rule figures:
     input:
         tables=rules.tables.output.costs,
-        code=code("figures", "scaling"),
+        code=code("statistics", "reporting"),
     output:
         report(
             collect(
@@ -119,7 +116,7 @@ rule page:
         figures=rules.figures.output,
         secondary=rules.secondary.output,
         published="results/published.csv",
-        code=code("report", "browser", "measured", "webpage"),
+        code=code("statistics", "reporting"),
     output:
         index=report("<results>/index.html", caption="../report/index.rst", category="Run"),
         samples=report("<results>/samples.html", caption="../report/samples.rst", category="Run"),

@@ -1,14 +1,11 @@
-# The package files that training bases and teachers runs, and those that a teacher's view adds.
-FUSED = ("fused", "kernels", "products", "sweep", "guess", "weighting")
-TRAINING = ("train", "loop", "models", *FUSED, "sequences", "tokens")
-DISTILLING = ("objectives", "divergences", "distillation", "teachers", "cache")
+# Methods, splits and released switches reach a training through its settings (atkd/methods.py), and
+# evaluation prompts not at all.
+TRAINING = ("training", "losses", "models", "data/sequences.py", "data/template.py")
 
 
 rule base:
     input:
-        check=rules.check.output,
-        data=rules.data.output.pretrain,
-        tokenizer=rules.tokenizer.output[0],
+        unpack(reads("base")),
         code=code(*TRAINING),
     output:
         "<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
@@ -17,27 +14,21 @@ rule base:
     priority: 3
     conda:
         "../../environment.yml"
-    threads: need("threads")
+    threads: asks("base", "threads")
     resources:
-        gpu=need("gpus"),
-        mem_mb=growing("memory_mb"),
-        runtime=growing("minutes"),
+        gpu=asks("base", "gpus"),
+        mem_mb=growing("base", "memory_mb"),
+        runtime=growing("base", "minutes"),
     params:
-        launch=launcher,
-        settings=train_settings("base"),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        folder=subpath(output[0], parent=True),
+        settings=settings("base"),
+        command=command("base"),
     shell:
-        "{params.launch} atkd train --role base --run models/{wildcards.family}/{wildcards.size} "
-        "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
-        "--data {input.data} --output {params.folder} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule teacher:
     input:
-        base="<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
-        data=rules.data.output.train,
-        tokenizer=rules.tokenizer.output[0],
+        unpack(reads("teacher")),
         code=code(*TRAINING),
     output:
         "<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
@@ -46,28 +37,22 @@ rule teacher:
     priority: 2
     conda:
         "../../environment.yml"
-    threads: need("threads")
+    threads: asks("teacher", "threads")
     resources:
-        gpu=need("gpus"),
-        mem_mb=growing("memory_mb"),
-        runtime=growing("minutes"),
+        gpu=asks("teacher", "gpus"),
+        mem_mb=growing("teacher", "memory_mb"),
+        runtime=growing("teacher", "minutes"),
     params:
-        launch=launcher,
-        settings=train_settings("teacher"),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        base=subpath(input.base, parent=True),
-        folder=subpath(output[0], parent=True),
+        settings=settings("teacher"),
+        command=command("teacher"),
     shell:
-        "{params.launch} atkd train --role teacher --run models/{wildcards.family}/{wildcards.size} "
-        "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
-        "--base {params.base} --data {input.data} --output {params.folder} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule text:
     input:
-        teacher="<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
-        data=rules.data.output.train,
-        code=code("text", "generation", "models", "sequences", "tokens"),
+        unpack(reads("text")),
+        code=code(*TRAINING),
     output:
         "<results>/text/{family}/{size}/seed{seed}/teacher.jsonl",
     log:
@@ -75,31 +60,23 @@ rule text:
     priority: 2
     conda:
         "../../environment.yml"
-    threads: need("threads")
+    threads: asks("text", "threads")
     resources:
-        gpu=lambda wildcards: min(1, needs(wildcards)["gpus"]),
-        mem_mb=growing("memory_mb"),
-        runtime=growing("minutes"),
+        gpu=asks("text", "gpus"),
+        mem_mb=growing("text", "memory_mb"),
+        runtime=growing("text", "minutes"),
     params:
-        settings=answer_settings,
-        teacher=subpath(input.teacher, parent=True),
+        settings=settings("text"),
+        command=command("text"),
     shell:
-        "python -m atkd teacher-answers --teacher {params.teacher} --data {input.data} "
-        "--run text/{wildcards.family}/{wildcards.size}/seed{wildcards.seed} "
-        "--settings {params.settings:q} --output {output} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 # Never temporary: a method or seed that is added later reads it.
 rule cache:
     input:
-        teacher="<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
-        data=rules.data.output.train,
-        text=branch(
-            lambda wildcards: wildcards.sequences == "teacher",
-            then="<results>/text/{family}/{size}/seed{seed}/teacher.jsonl",
-            otherwise=[],
-        ),
-        code=code("cache", "teachers", "models", "sequences", "tokens", *FUSED),
+        unpack(reads("cache")),
+        code=code(*TRAINING),
     output:
         "<results>/cache/{family}/{size}/seed{seed}/{sequences}/manifest.json",
     log:
@@ -107,31 +84,22 @@ rule cache:
     priority: 2
     conda:
         "../../environment.yml"
-    threads: need("threads")
+    threads: asks("cache", "threads")
     resources:
-        gpu=lambda wildcards: min(1, needs(wildcards)["gpus"]),
-        mem_mb=growing("memory_mb"),
-        runtime=growing("minutes"),
+        gpu=asks("cache", "gpus"),
+        mem_mb=growing("cache", "memory_mb"),
+        runtime=growing("cache", "minutes"),
     params:
-        settings=cache_settings,
-        teacher=subpath(input.teacher, parent=True),
-        text=lambda wildcards, input: f"--text {input.text}" if input.text else "",
-        folder=subpath(output[0], parent=True),
+        settings=settings("cache"),
+        command=command("cache"),
     shell:
-        "python -m atkd teacher-cache --teacher {params.teacher} --data {input.data} {params.text} "
-        "--run cache/{wildcards.family}/{wildcards.size}/seed{wildcards.seed}/{wildcards.sequences} "
-        "--settings {params.settings:q} --output {params.folder} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
 
 
 rule student:
     input:
-        base=base_of,
-        teacher=teacher_of,
-        cache=cache_of,
-        text=text_of,
-        data=rules.data.output.train,
-        tokenizer=rules.tokenizer.output[0],
-        code=code(*TRAINING, *DISTILLING, "generation", "onpolicy", "released", "recipes"),
+        unpack(reads("student")),
+        code=code(*TRAINING),
     output:
         "<results>/students/{family}/{student}/{teacher}/{method}/seed{seed}/manifest.json",
     log:
@@ -139,21 +107,13 @@ rule student:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: need("threads")
+    threads: asks("student", "threads")
     resources:
-        gpu=need("gpus"),
-        mem_mb=growing("memory_mb"),
-        runtime=growing("minutes"),
+        gpu=asks("student", "gpus"),
+        mem_mb=growing("student", "memory_mb"),
+        runtime=growing("student", "minutes"),
     params:
-        launch=launcher,
-        settings=train_settings("student"),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        base=subpath(input.base, parent=True),
-        teacher=teacher_flags,
-        run="{family}/{student}/{teacher}/{method}/{seed}",
-        folder=subpath(output[0], parent=True),
+        settings=settings("student"),
+        command=command("student"),
     shell:
-        "{params.launch} atkd train --role student --method {wildcards.method} --run {params.run} "
-        "--seed {wildcards.seed} --settings {params.settings:q} --tokenizer {params.tokenizer} "
-        "--base {params.base} {params.teacher} --data {input.data} "
-        "--output {params.folder} > {log} 2>&1"
+        "{params.command} > {log} 2>&1"
