@@ -167,20 +167,24 @@ def run(line: list[str], folder: Path, text: str = "") -> subprocess.CompletedPr
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the frozen run, also as if it had just finished, with answers."""
-    folder = copy_of_checkout(tmp_path_factory.mktemp("docs") / "checkout")
+    """A folder with two copies of the project: `fresh`, and `finished`, which has results.
+
+    They are those of the frozen run, also where it would just have finished, with some answers.
+    """
+    place = tmp_path_factory.mktemp("docs")
+    fresh, finished = (copy_of_checkout(place / name) for name in ("fresh", "finished"))
     for name in ("Makefile", "requirements.lock", "requirements-figures.lock", "pyproject.toml"):
-        shutil.copyfile(ROOT / name, folder / name)
+        shutil.copyfile(ROOT / name, fresh / name)
     for name in ("reference/world", "world"):
-        shutil.copytree(ROOT / "results/reference/world", folder / "results" / name)
+        shutil.copytree(ROOT / "results/reference/world", finished / "results" / name)
     for key in ("opt/-/6.7b/teacher/1", "opt/125m/-/sft/1"):
-        write_samples(folder / "results/world", key, ["one", "two"])
-    return folder
+        write_samples(finished / "results/world", key, ["one", "two"])
+    return place
 
 
 def listed_by_make(line: str, place: Path) -> None:
     """`make TARGET`: make knows what it would run."""
-    done = run(["make", "-n", *line.split()[1:]], place)
+    done = run(["make", "-n", *line.split()[1:]], place / "fresh")
     assert done.returncode == 0, done.stdout
 
 
@@ -188,20 +192,20 @@ def listed_by_make(line: str, place: Path) -> None:
 def listed_by_snakemake(arguments: str, place: Path) -> None:
     """`snakemake ...`: a listing of its jobs."""
     line = [sys.executable, "-m", "snakemake", *arguments.split(), "-n", "--quiet", "rules"]
-    done = run(line, place)
+    done = run(line, place / "fresh")
     assert done.returncode == 0, done.stdout
 
 
 def spelled_out(line: str, place: Path) -> None:
     """`python -m atkd STAGE --config FILE --run KEY`: the job's whole command line."""
     stage, *arguments = line.split()[3:]
-    arguments[1] = str(place / arguments[1])
+    arguments[1] = str(place / "fresh" / arguments[1])
     assert stage in __main__.STAGES and __main__.spelled_out(stage, arguments) != arguments
 
 
 def executed(line: str, place: Path) -> None:
     """`python -m atkd ...`: run."""
-    done = run([sys.executable, *line.split()[1:]], place)
+    done = run([sys.executable, *line.split()[1:]], place / "finished")
     assert done.returncode == 0, done.stdout
 
 
