@@ -15,7 +15,9 @@ help:
 	@echo "make bench       time and memory of losses and training steps -> benchmarks/README.md"
 	@echo "make figures     redraw tables and figures from results/reference/world, without torch"
 	@echo "make freeze      copy the score files of results/RUN to results/reference/RUN (RUN=world)"
-	@echo "make lint        formatter, linters, workflow lint"
+	@echo "make lint        formatter, linters, types, workflow lint"
+	@echo "make format      apply the formatters"
+	@echo "make clean       remove the virtual environments (results stay)"
 
 .venv/.ready: requirements.lock
 	$(PYTHON) -m venv .venv
@@ -59,6 +61,7 @@ freeze: .venv/.ready
 lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
