@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 from atkd.evaluation.metrics import METRICS
 from atkd.methods import BASELINES, METHODS
 from atkd.statistics import intervals
-from atkd.statistics.estimates import Cell, Contrast, Scores, estimates, parts, size, sort_key
+from atkd.statistics.estimates import (
+    Cell,
+    Contrast,
+    RunRecord,
+    Scores,
+    estimates,
+    parts,
+    size,
+    sort_key,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +38,12 @@ def base_of(method: str) -> str:
     """The method that ATKD was added to; empty for one without it, and for an unknown one."""
     row = METHODS.get(method)
     return row.base if row is not None and row.wrapper == WRAPPER else ""
+
+
+def has_gains(record: RunRecord) -> bool:
+    """Whether some method of a run's grid is in it with ATKD and without."""
+    cells = set(record.cells)
+    return any(cell._replace(method=base_of(cell.method)) in cells for cell in cells)
 
 
 def gains(scores: Scores) -> list[Contrast]:
