@@ -148,6 +148,24 @@ def judge_settings(wildcards):
     return as_json(JUDGE)
 
 
+def record_of_run(wildcards):
+    """What run.json says of the run that made the scores."""
+    return as_json(
+        {
+            "config": config["name"],
+            "source": config["data"]["source"],
+            "seeds": config["seeds"],
+            "tasks": config["tasks"],
+            "extra_tasks": config["extra_tasks"],
+            "families": FAMILIES,
+            "pairs": config["pairs"],
+            "methods": list(dict.fromkeys(run.method for run in RUNS)),
+            "judge": bool(JUDGE),
+            "runs": [run.key for run in RUNS],
+        }
+    )
+
+
 def check_settings(wildcards):
     """What the check looks at: where each model's own tokenizer would come from."""
     sources = {f: config["families"][f]["models"] for f in FAMILIES}

@@ -1,18 +1,12 @@
+def variants(wildcards):
+    """The table of deviations, of a run that has them."""
+    found = [path for path in presented() if "/deviations." in path]
+    if not found:
+        raise WorkflowError("no variant is run: set the config key deviations to true")
+    return found
+
+
 # What each of the released code's departures is worth; asked for by name, with `deviations: true`.
 rule deviations:
     input:
-        scores=rules.scores.output.scores,
-        documents=rules.scores.output.documents,
-        code=code("deviations", "estimates", "layout", "stats", "tdist"),
-    output:
-        collect("<results>/tables/deviations.{kind}", kind=("md", "tex", "csv")),
-    log:
-        "<logs>/deviations.log",
-    localrule: True
-    conda:
-        "../../environment.yml"
-    params:
-        folder=subpath(output[0], parent=True),
-    shell:
-        "python -m atkd deviations --scores {input.scores} --documents {input.documents} "
-        "--output {params.folder} > {log} 2>&1"
+        variants,

@@ -105,6 +105,7 @@ rule scores:
         judge=rules.judge.output.documents if JUDGE else [],
         code=code("scoring", "secondary"),
     output:
+        record="<results>/run.json",
         scores="<results>/scores.csv",
         documents="<results>/documents.csv.gz",
         costs="<results>/costs.csv",
@@ -114,8 +115,10 @@ rule scores:
         "../../environment.yml"
     params:
         config=config["name"],
+        record=record_of_run,
         judge=lambda wildcards, input: f"--judge {input.judge}" if JUDGE else "",
         folder=subpath(output.scores, parent=True),
     shell:
         "python -m atkd score collect --config {params.config} --results {params.folder} "
-        "--documents {input.documents} {params.judge} > {log} 2>&1"
+        "--documents {input.documents} {params.judge} > {log} 2>&1 "
+        "&& echo {params.record:q} > {output.record}"
