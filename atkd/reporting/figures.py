@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atkd.evaluation.metrics import METRICS
 from atkd.methods import title_of
 from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers
@@ -356,12 +357,18 @@ def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float)
 
 def caption(part: pd.DataFrame, text: str, world: bool) -> str:
     """A caption that ends with metric, direction, documents, seeds and what intervals cover."""
-    about = max(part.scored, key=len)
+    metrics = " ".join(_told(part, metric) for metric in dict.fromkeys(part.metric))
     return (
-        f"{text} Metric: the task's own score in percent ({about}); higher is better. At most "
-        f"{part.documents.max()} documents a point; seeds: {either(part.seeds)}. Intervals are "
-        f"95 % over {either(part.over)}."
+        f"{text} Metric: {metrics} At most {part.documents.max()} documents a point; seeds: "
+        f"{either(part.seeds)}. Intervals are 95 % over {either(part.over)}."
     ) + (f" {registry.WORLD}" if world else "")
+
+
+def _told(part: pd.DataFrame, metric: str) -> str:
+    if metric != "score":
+        return METRICS[metric].about
+    about = max(part.scored[part.metric == metric], key=len)
+    return f"the task's own score in percent ({about}); higher is better."
 
 
 def save(figure: Figure, name: str, text: str, output: Path) -> None:

@@ -169,9 +169,15 @@ def measured(folder: Path, runs: Iterable[str]) -> dict[str, Tasks]:
         path, rows = whole, merged.get(run)
         if rows is None:
             path = folder / "runs" / run / whole.name
-            rows = judged(read_documents(path), rated.get(run, []))
+            rows = judged([*read_documents(path), *_exact(path)], rated.get(run, []))
         found[run] = _by_task(path, rows)
     return found
+
+
+def _exact(path: Path) -> Iterable[Row]:
+    """The exact judge's rows of a run, where it wrote a file of its own beside the documents."""
+    own = path.with_name("judge_documents.csv.gz")
+    return document_rows(own) if own.is_file() else ()
 
 
 def _by_run(path: Path, runs: list[str]) -> dict[str, list[Row]]:

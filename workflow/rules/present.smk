@@ -1,27 +1,4 @@
-from atkd.reporting import registry
-from atkd.statistics.estimates import RunRecord
-
-RECORD = RunRecord(**json.loads(record_of_run(None)))
-REPORTING = code(
-    "statistics",
-    "reporting",
-    "tasks",
-    "methods",
-    "models/families.py",
-    "evaluation/metrics.py",
-    "evaluation/scores.py",
-)
-
-
-def reported(found):
-    """An output of the registry; one with a category is shown in Snakemake's report."""
-    path, caption = f"<results>/{found.path}", f"../report/{found.caption}"
-    return report(path, category=found.category, caption=caption) if found.category else path
-
-
-def presented(*kinds):
-    """The run's tables and figures, of these kinds of file or of all."""
-    return [f"<results>/{path}" for path in registry.outputs(RECORD) if path.endswith(kinds or "")]
+include: "outputs.smk"
 
 
 rule tables:
