@@ -46,7 +46,6 @@ rule all:
     input:
         rules.scores.output,
         rules.tables.output,
-        rules.secondary.output,
         rules.figures.output,
         rules.page.output,
 

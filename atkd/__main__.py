@@ -38,9 +38,7 @@ STAGES = {
     "fidelity": Stage("atkd.evaluation.fidelity", "compare models with teacher and truth", True),
     "crosscheck": Stage("atkd.evaluation.mmlu_crosscheck", "ask lm-eval's own MMLU", True),
     "judge": Stage("atkd.judge.judge", "rate open-ended answers"),
-    "tables": Stage("atkd.reporting.score_tables", "draw the tables of scores"),
-    "secondary": Stage("atkd.reporting.secondary_table", "draw the table of secondary metrics"),
-    "deviations": Stage("atkd.reporting.deviations", "draw the table of deviations"),
+    "tables": Stage("atkd.reporting.score_tables", "draw the tables"),
     "figures": Stage("atkd.reporting.figures", "draw the figures"),
     "report": Stage("atkd.reporting.report", "a run as a page, frozen, redrawn, summed up"),
 }

@@ -121,8 +121,8 @@ there is no p-value and no verdict.
 
 {main}
 
-- *harness*: `atkd.stats`: two-way components; value / error against a mixture of two Student's t,
-  seeds' and documents', weighted with their shares of the variance.
+- *harness*: `atkd.statistics`: two-way components; value / error against a mixture of two
+  Student's t, seeds' and documents', weighted with their shares of the variance.
 - *Satterthwaite*: the same components, textbook degrees of freedom, a negative seed component set
   to zero. Too narrow at three seeds where seeds carry most of the variance: a seed variance that is
   small by luck narrows the interval by its size, and again by the degrees of freedom that it then
@@ -167,16 +167,28 @@ def main() -> None:
     cases = observed(options.run)
     tasks = next(iter(cases.values()))
     main_rows, ranges = main_table(tasks, count, rng)
-    parts = {"main": main_rows, "ranges": ranges, "other": other_table(cases, count, rng)}
+    other_rows = other_table(cases, count, rng)
     residual, share = spread(options.seen)
-    parts |= {"seen": options.seen, "residual": residual, "share": share}
-    parts |= {"holm": holm_table(tasks, few, rng), "reliable": intervals.RELIABLE_SEEDS}
     text = TEXT.format(
-        options=" " * bool(sys.argv[1:]) + " ".join(sys.argv[1:]), run=options.run, count=count,
-        few=few, error=100 * (0.95 * 0.05 / count) ** 0.5, rare=100 * (0.95 * 0.05 / few) ** 0.5,
-        documents=sum(map(len, tasks)), tasks=len(tasks), unit=variance(tasks) ** 0.5,
-        pooled=next(iter(cases)), **parts,
-    )  # fmt: skip
+        options="".join(f" {argument}" for argument in sys.argv[1:]),
+        run=options.run,
+        count=count,
+        few=few,
+        error=100 * (0.95 * 0.05 / count) ** 0.5,
+        rare=100 * (0.95 * 0.05 / few) ** 0.5,
+        documents=sum(map(len, tasks)),
+        tasks=len(tasks),
+        unit=variance(tasks) ** 0.5,
+        pooled=next(iter(cases)),
+        seen=options.seen,
+        residual=residual,
+        share=share,
+        reliable=intervals.RELIABLE_SEEDS,
+        ranges=ranges,
+        main=main_rows,
+        other=other_rows,
+        holm=holm_table(tasks, few, rng),
+    )
     write_text(options.output, text)
     print(ranges)
 

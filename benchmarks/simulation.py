@@ -1,6 +1,6 @@
 """Simulated comparisons with known variances, and the intervals and tests that are tried on them.
 
-Drawn from the documents' gains of a frozen run; what is tried is `atkd.stats` itself.
+Drawn from the documents' gains of a frozen run; what is tried is `statistics.intervals` itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from atkd.statistics import comparisons, estimates, intervals, tdist  # noqa: E402
+from atkd.statistics import comparisons, estimates, intervals  # noqa: E402
+from atkd.tasks import AVERAGES  # noqa: E402
 
 Array = np.ndarray
 Tasks = list[Array]  # per task: each document's gain less the task's mean, (D,)
@@ -48,18 +49,19 @@ class Setting(NamedTuple):
 def observed(run: Path) -> dict[str, Tasks]:
     """One baseline's gains per task and document in a frozen run: over pairs, a pair, a task."""
     scores = estimates.load(run / "scores.csv", run / "documents.csv.gz")
-    (pooled, _), *single = comparisons.gains(scores)
-    tasks = estimates.AVERAGES["average"]
+    pooled, one, *_ = comparisons.gains(scores)
+    tasks = AVERAGES["average"]
 
-    def gains(sides: estimates.Sides, task: str) -> Array:
-        rows = [[next(iter(scores.rows[cell].values())) for cell in side] for side in sides]
-        values = scores.values[task, "score"]
-        found = values[rows[0]].mean(0) - values[rows[1]].mean(0)
+    def mean(cells: tuple[estimates.Cell, ...], task: str) -> Array:
+        rows = [next(iter(scores.rows[cell].values())) for cell in cells]
+        return scores.values[task, "score"][rows].mean(0)
+
+    def gains(contrast: estimates.Contrast, task: str) -> Array:
+        found = mean(contrast.ours, task) - mean(contrast.theirs, task)
         return found - found.mean()
 
-    one = single[0][0]
     return {
-        f"mean of {len(pooled[0])} pairs": [gains(pooled, task) for task in tasks],
+        f"mean of {len(pooled.ours)} pairs": [gains(pooled, task) for task in tasks],
         "one pair": [gains(one, task) for task in tasks],
         "one pair, one task of 0 or 100": [gains(one, "mmlu")],
     }
@@ -68,9 +70,8 @@ def observed(run: Path) -> dict[str, Tasks]:
 def spread(run: Path) -> tuple[float, float]:
     """Residual, and the seeds' share, of the same gain in a frozen run of several seeds."""
     scores = estimates.load(run / "scores.csv", run / "documents.csv.gz")
-    sides = comparisons.gains(scores)[0][0]
-    found = estimates.parts(scores, "score", sides)
-    tasks = [found[task] for task in estimates.AVERAGES["average"]]
+    found = estimates.parts(scores, "score", comparisons.gains(scores)[0])
+    tasks = [found[task] for task in AVERAGES["average"]]
     residual, shared = (
         sum(float(part) for part in parts)
         for parts in ([t.residual * len(t.seed_means) for t in tasks],
@@ -110,12 +111,11 @@ SHARES = np.linspace(0.0, 1.0, 101)
 
 @functools.cache
 def quantiles(seeds: int) -> Array:
-    """0.975 quantiles of `stats.reference` at `INVERSE` (1 / freedom of documents) and `SHARES`."""
-    return np.array([
-        [tdist.quantile(0.975, intervals.reference(share, seeds, 1 / x if x else np.inf))
-         for share in SHARES]
-        for x in INVERSE
-    ])  # fmt: skip
+    """0.975 quantiles of `reference` at `INVERSE` (1 / freedom of documents) and `SHARES`."""
+    freedoms = [1 / x if x else np.inf for x in INVERSE]
+    mixtures = [intervals.reference(share, seeds, d) for d in freedoms for share in SHARES]
+    found = [intervals.mixture_quantile(0.975, parts) for parts in mixtures]
+    return np.reshape(found, (len(INVERSE), len(SHARES)))
 
 
 def quantile(share: Array, seeds: int, freedom: Array) -> Array:
@@ -249,7 +249,7 @@ def family(
     and the share of the real ones found with it (NaN without any).
     """
     parts = intervals.reference(setting.share, setting.seeds, np.inf)
-    effect = sum(tdist.quantile(q, parts) for q in (0.975, 0.8))
+    effect = sum(intervals.mixture_quantile(q, parts) for q in (0.975, 0.8))
     effect *= np.sqrt(setting.known * variance(tasks))
     single, corrected, found = 0, 0, 0
     for size in chunks(count):

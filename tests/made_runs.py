@@ -9,15 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from atkd.reporting import score_tables
-from atkd.runtime.files import write_json, write_jsonl, write_text
+from atkd import methods
+from atkd.evaluation.scores import COST_COLUMNS, DOCUMENT_COLUMNS, SCORE_COLUMNS
+from atkd.reporting import inputs, score_tables
+from atkd.reporting.table import Table
+from atkd.runtime.files import read_json, write_json, write_jsonl, write_text
 from atkd.statistics import estimates
+from atkd.tasks import AVERAGES
+from atkd.tasks import TASKS as TASK_ROWS
 
-PAIRS = {"opt": ("125m", ["1.3b", "2.7b", "6.7b"]), "pythia": ("410m", ["1.4b", "2.8b"])}
-PAIRS |= {"llama": ("68m", ["1.1b", "7b"])}
+PAIRS = {
+    "opt": ("125m", ["1.3b", "2.7b", "6.7b"]),
+    "pythia": ("410m", ["1.4b", "2.8b"]),
+    "llama": ("68m", ["1.1b", "7b"]),
+}
 NOW = ("supervised_kd", "supervised_kd_atkd")
-TASKS = (*estimates.TASKS, "unseen")
+TASKS = (*AVERAGES["average"], "unseen")
 
 
 def cells(families: list[str], methods: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
@@ -37,8 +46,9 @@ def level(cell: tuple[str, str, str, str]) -> float:
     bigger = np.log10(max(estimates.size(teacher), 1e9) / 1e9)
     if method in ("none", "sft", "teacher"):
         return {"none": 12.0, "sft": 30.0, "teacher": 48.0 + 8.0 * bigger}[method]
-    shift = 1.5 * (sum(map(ord, method.removesuffix("_atkd"))) % 7 - 3)
-    gain = 3.0 + 3.0 * bigger if method.endswith("_atkd") else 0.0
+    base = methods.METHODS[method].base if method in methods.METHODS else ""
+    shift = 1.5 * (sum(map(ord, base or method)) % 7 - 3)
+    gain = 3.0 + 3.0 * bigger if base else 0.0
     return 37.0 - 3.0 * bigger + shift + gain
 
 
@@ -49,7 +59,7 @@ def task_rows(
     size = 40 + np.arange(len(values)) % 30
     bits = size * (2.6 - values / 60)
     groups = [f"g{i % 3}" if task in ("bbh", "mmlu") else "" for i in range(len(values))]
-    metric = "prefix_match" if task in ("mmlu", "drop", "bbh") else "rouge_l"
+    metric = TASK_ROWS[task].metric
     rows: list[list[object]] = []
     for i, group in enumerate(groups):
         name = [run, task, f"d{i:03d}", group]
@@ -67,12 +77,15 @@ def write_run(
     documents: int = 30,
     config: str = "world",
     tasks: tuple[str, ...] = TASKS,
+    source: str = "world",
 ) -> Path:
-    """Writes scores.csv, documents.csv.gz, costs.csv and one job's provenance, seeded."""
+    """Writes scores.csv, documents.csv.gz, costs.csv, run.json and a job's provenance, seeded."""
     rng = np.random.default_rng(7)
     hard = {task: rng.normal(0, 9, documents) for task in tasks}
     rows, scores, costs = [], [], []
-    for cell in cells(list(families), methods):
+    grid = cells(list(families), methods)
+    write_record(folder, grid, seeds, config=config, source=source, tasks=tasks)
+    for cell in grid:
         for seed in range(1, seeds + 1):
             run = "/".join([*cell, str(seed)])
             luck = rng.normal(0, 0.7)
@@ -86,7 +99,7 @@ def write_run(
                 for metric, value in found.items():
                     means[metric][task] = value
             for metric, found in means.items():
-                for name, part in estimates.AVERAGES.items():
+                for name, part in AVERAGES.items():
                     part = [t for t in part if t in found]
                     if part:
                         found[name] = float(np.mean([found[t] for t in part]))
@@ -97,16 +110,59 @@ def write_run(
             for stage in [*stages, "evaluate"]:
                 wall = 4.0 + 4.0 * rng.random()
                 costs.append([run, stage, wall, wall * 0.98, 2.3, 512.0, 9000, 2200.0, 300])
-    header = ["run", "task", "document", "group", "metric", "value", "numerator", "denominator"]
-    write_text(folder / "documents.csv.gz", text(header, rows))
-    header = ["config", *estimates.KEYS, "seed", "task", "metric", "value", "n"]
-    write_text(folder / "scores.csv", text(header, scores))
-    header = [*estimates.COST_COLUMNS, "tokens", "tokens_per_s", "steps"]
-    write_text(folder / "costs.csv", text(header, costs))
-    job = {"stage": "student", "run": "opt/125m/-/sft/1", "seed": 1, "settings": {"lr": 0.002}}
-    job |= {"settings_hash": "abc", "commit": "0123abc", "versions": {"python": "3.11.2"}}
+    write_text(folder / "documents.csv.gz", text(["run", *DOCUMENT_COLUMNS], rows))
+    write_text(folder / "scores.csv", text([*SCORE_COLUMNS], scores))
+    write_text(folder / "costs.csv", text([*COST_COLUMNS], costs))
+    job = {
+        "stage": "student",
+        "run": "opt/125m/-/sft/1",
+        "seed": 1,
+        "settings": {"lr": 0.002},
+        "settings_hash": "abc",
+        "commit": "0123abc",
+        "versions": {"python": "3.11.2"},
+    }
     write_json(folder / "students" / "sft.provenance.json", job)
     return folder
+
+
+def write_record(
+    folder: Path,
+    grid: list[tuple[str, str, str, str]],
+    seeds: int = 1,
+    config: str = "world",
+    source: str = "world",
+    tasks: tuple[str, ...] = TASKS,
+) -> None:
+    """The run.json of a grid."""
+    pairs = [cell[:3] for cell in grid if "-" not in cell]
+    record = {
+        "config": config,
+        "source": source,
+        "seeds": list(range(1, seeds + 1)),
+        "tasks": [task for task in tasks if task in AVERAGES["average"]],
+        "extra_tasks": [task for task in tasks if task not in AVERAGES["average"]],
+        "families": list(dict.fromkeys(cell[0] for cell in grid)),
+        "pairs": [
+            {"family": family, "student": student, "teacher": teacher}
+            for family, student, teacher in dict.fromkeys(pairs)
+        ],
+        "methods": list(dict.fromkeys(cell[3] for cell in grid)),
+        "judge": False,
+        "runs": ["/".join([*cell, str(seed)]) for cell in grid for seed in range(1, seeds + 1)],
+    }
+    write_json(folder / "run.json", record)
+
+
+def change_record(folder: Path, **facts: object) -> None:
+    """Says other things in a run's record."""
+    write_json(folder / "run.json", read_json(folder / "run.json") | facts)
+
+
+def register_mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of methods that are none of the paper's, one wrapping the other."""
+    monkeypatch.setitem(methods.METHODS, "mine", methods.Method("mine", "forward_kl"))
+    monkeypatch.setitem(methods.METHODS, "mine_atkd", methods.wrapped("mine", "atkd"))
 
 
 def text(header: list[str], rows: list[list[object]]) -> str:
@@ -116,13 +172,11 @@ def text(header: list[str], rows: list[list[object]]) -> str:
     return out.getvalue()
 
 
-def drawn(folder: Path, output: Path, **options: object) -> dict[str, score_tables.Table]:
-    """Tables of a run by name."""
-    names = {"scores": "scores.csv", "documents": "documents.csv.gz", "costs": "costs.csv"}
-    found = score_tables.draw(
-        output, **{key: folder / name for key, name in names.items()}, **options
-    )
-    return {table.name: table for table in found}
+def drawn(folder: Path, output: Path, name: str | None = None) -> dict[str, Table]:
+    """Tables of a run by name; `name` stands in for the configuration's."""
+    run = inputs.run_in(folder)
+    run.name = name
+    return {table.name: table for table in score_tables.draw(run, output)}
 
 
 def write_samples(folder: Path, key: str, answers: list[str], task: str = "koala") -> None:
@@ -139,7 +193,8 @@ def write_samples(folder: Path, key: str, answers: list[str], task: str = "koala
 
 
 def judge_of(folder: Path, llm: bool) -> pd.DataFrame:
-    """A run's documents with a judge whose ratings turn ROUGE-L around."""
+    """A run's documents with a judge whose ratings turn ROUGE-L around; its record says so."""
+    change_record(folder, judge=llm)
     frame = pd.read_csv(folder / "documents.csv.gz")
     rated = frame[frame.metric == "rouge_l"].assign(metric="judge")
     rated["value"] = 100 - rated.value

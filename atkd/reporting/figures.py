@@ -9,37 +9,305 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atkd.reporting.scaling import FAMILIES, scaling, style
+from atkd.evaluation.metrics import METRICS
+from atkd.methods import title_of
+from atkd.reporting import registry
+from atkd.reporting.inputs import Numbers
+from atkd.reporting.score_tables import average_gains
+from atkd.reporting.table import MINUS, arrow, either, family_title
 from atkd.runtime.files import InputError, atomic_path, write_text
-from atkd.statistics.comparisons import GAIN, POOLED
+from atkd.statistics.comparisons import GAIN, POOLED, base_of, has_gains
+from atkd.statistics.estimates import RECORD, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    Drawing = tuple[Figure, pd.DataFrame]  # and the rows it shows
+
 SETTINGS: dict[str, Any] = {
-    "svg.hashsalt": "atkd", "font.family": "DejaVu Sans", "font.size": 8.5,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888",
-    "axes.linewidth": 0.7, "axes.titlesize": 10, "axes.titleweight": "bold",
-    "axes.labelcolor": "#333333", "text.color": "#222222",
-}  # fmt: skip
-SETTINGS |= dict.fromkeys(["xtick.color", "ytick.color"], "#555555")
+    "svg.hashsalt": "atkd",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.7,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelcolor": "#333333",
+    "text.color": "#222222",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+}
+# Okabe and Ito's colours, which the colour-blind can tell apart; a marker each for print in grey.
+STYLES = {
+    "supervised_kd": ("#0072B2", "o"),
+    "reverse_kd": ("#D55E00", "s"),
+    "imitkd": ("#009E73", "^"),
+    "f_distill": ("#CC79A7", "D"),
+    "gkd": ("#B8860B", "v"),
+    "seqkd": ("#4D4D4D", "P"),
+    "dkd": ("#56B4E9", "X"),
+}
+OTHER_STYLE = ("#7A5195", "h")
+ALONE = ("teacher", "none", "sft")  # methods that are no line of a scaling plot
+SCALING = (
+    "Student's average score against its teacher's size. Solid: with ATKD; dashed: the same method "
+    "without. Dotted lines: the student fine-tuned without a teacher (SFT), and untrained. Grey: "
+    "the teachers themselves; values beyond the panel are written at its edge."
+)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A CSV that the tables stage wrote."""
-    import pandas as pd
+def style(method: str) -> dict[str, Any]:
+    """ATKD solid and filled, its baseline dashed and hollow in the same hue."""
+    ours = bool(base_of(method))
+    colour, marker = STYLES.get(base_of(method) or method, OTHER_STYLE)
+    return {
+        "color": colour,
+        "marker": marker,
+        "markersize": 5.2,
+        "markeredgewidth": 1.2,
+        "markerfacecolor": colour if ours else "white",
+        "zorder": 4 if ours else 3,
+        "linestyle": "-" if ours else (0, (4, 2)),
+        "linewidth": 1.9 if ours else 1.3,
+    }
 
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"{path}: expected a CSV written by atkd.tables ({error})") from None
+
+@registry.figure("scaling", caption=SCALING)
+def scaling(numbers: Numbers) -> Drawing | None:
+    """Student's average score against the teacher's size, a panel per family."""
+    part = average_scores(numbers)
+    families = list(dict.fromkeys(part.family))
+    return (scaling_panels(part, families, numbers.record.world), part) if families else None
 
 
-def gains(part: pd.DataFrame) -> Figure:
+@registry.figure("scaling_{family}", caption=SCALING, section="")
+def scaling_of(numbers: Numbers, family: str) -> Drawing | None:
+    """The panel of one family alone."""
+    part = average_scores(numbers)
+    part = part[part.family == family]
+    return (scaling_panels(part, [family], numbers.record.world), part) if len(part) else None
+
+
+def average_scores(numbers: Numbers) -> pd.DataFrame:
+    """Every cell's average score."""
+    cells = numbers.cells
+    return cells[(cells.metric == "score") & (cells.task == "average")]
+
+
+def scaling_panels(part: pd.DataFrame, families: list[str], world: bool) -> Figure:
+    """A panel per family, one legend below."""
+    import matplotlib.pyplot as plt
+
+    width = 4.6 if len(families) == 1 else 1.0 + 3.1 * len(families)
+    figure, grid = plt.subplots(1, len(families), figsize=(width, 3.4), squeeze=False)
+    named: dict[str, Any] = {}
+    for axes, family in zip(grid[0], families, strict=True):
+        rows = part[part.family == family]
+        named |= scaling_panel(axes, rows)
+        students = [s.upper() for s in dict.fromkeys(rows.student) if s != "-"]
+        title = f"{family_title(family)}, student {', '.join(students)}"
+        axes.set_title(title, pad=20, loc="left")
+        axes.set_xlabel("Teacher size (log scale)")
+    tasks = f"{part.tasks.max()} world tasks" if world else f"{part.tasks.max()} tasks"
+    grid[0][0].set_ylabel(f"Average score over {tasks} (%)")
+    _legend(figure, named, wide=len(families) > 1)
+    return figure
+
+
+def scaling_panel(axes: Axes, part: pd.DataFrame) -> dict[str, Any]:
+    """One family's average against teacher size; returns the line of every method."""
+    part = part.rename(columns={"teacher_size": "x"})
+    students = part[~part.method.isin(ALONE)]
+    methods = list(dict.fromkeys(students.method))
+    sizes = {s: t.upper() for s, t in zip(part.x, part.teacher, strict=True) if s}
+    step = (max(sizes) / min(sizes)) ** 0.012 if sizes else 1.0
+    lines = {}
+    for place, method in enumerate(methods):
+        rows = students[students.method == method].sort_values("x")
+        x = rows.x * step ** (place - (len(methods) - 1) / 2)  # apart, so that bars can be read
+        bars = [rows.value - rows.low, rows.high - rows.value]
+        look = style(method)
+        axes.errorbar(x, rows.value, bars, fmt="none", ecolor=look["color"], alpha=0.45, lw=1)
+        lines[method] = axes.plot(x, rows.value, **look)[0]
+    inside = part if students.empty else students
+    sft = part[part.method == "sft"]
+    low = min([*inside.low.fillna(inside.value), *sft.value])
+    high = max([*inside.high.fillna(inside.value), *sft.value])
+    margin = 0.12 * ((high - low) or 1.0)
+    axes.set_ylim(low - margin, high + 1.4 * margin)
+    _size_axis(axes, sizes)
+    _level(axes, sft, "#222222", (0, (1, 1.5)))
+    _level(axes, part[part.method == "none"], "#777777", (0, (1, 1.5)))
+    _teachers(axes, part[part.method == "teacher"])
+    return lines
+
+
+def _size_axis(axes: Axes, sizes: dict[float, str]) -> None:
+    import numpy as np
+
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(list(sizes), list(sizes.values()))
+    if sizes:
+        logs = np.log(list(sizes))
+        pad = 0.14 * (logs.max() - logs.min()) or 0.5
+        axes.set_xlim(np.exp(logs.min() - pad), np.exp(logs.max() + pad))
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def _level(axes: Axes, rows: pd.DataFrame, colour: str, dashes: Any) -> None:
+    """A horizontal line for a student without a teacher, or a note where it lies off the panel."""
+    if rows.empty:
+        return
+    name, value = rows.label.iloc[0], rows.value.mean()
+    low, high = axes.get_ylim()
+    spot = {"color": colour, "fontsize": 7.5, "va": "center", "clip_on": False}
+    if low <= value <= high:
+        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.2, zorder=2)
+        text = f"{name}\n{value:.1f}"
+        axes.text(1.02, _free(axes, value), text, transform=axes.get_yaxis_transform(), **spot)
+    else:
+        below = value < low
+        spot["va"] = "top" if below else "bottom"
+        text = f"{name}\n{value:.1f} {'↓' if below else '↑'}"
+        axes.text(1.02, 0.01 if below else 1.0, text, transform=axes.transAxes, **spot)
+
+
+def _free(axes: Axes, value: float) -> float:
+    """A height for a label beside the panel at `value`, above the labels that are there already."""
+    low, high = axes.get_ylim()
+    placed = (text for text in axes.texts if text.get_transform() != axes.transAxes)
+    taken = [text.get_position()[1] for text in placed]
+    while any(abs(value - height) < 0.11 * (high - low) for height in taken):
+        value += 0.02 * (high - low)
+    return value
+
+
+def _teachers(axes: Axes, rows: pd.DataFrame) -> None:
+    """Grey teacher markers; at the panel's upper edge, with the value, where they lie above it."""
+    low, high = axes.get_ylim()
+    if len(rows):
+        spot = {"textcoords": "offset points", "fontsize": 7.5, "color": "#777777"}
+        top = rows.value.max() > high
+        axes.annotate(
+            "Teacher" if top else "", (1.02, 1.0), (0, 6), xycoords="axes fraction", **spot
+        )
+    for row in rows.itertuples():
+        inside = low <= row.value <= high
+        y = min(max(row.value, low), high)
+        look = {"marker": "*" if inside else "^", "markersize": 8 if inside else 5.5}
+        axes.plot([row.x], [y], color="#999999", linestyle="", clip_on=False, zorder=5, **look)
+        offset = (0, 6) if row.value >= low else (0, -12)
+        text = {"ha": "center", "fontsize": 7.5, "color": "#777777"}
+        word = f"{row.value:.1f}"
+        axes.annotate(word, (row.x, y), offset, textcoords="offset points", **text)
+
+
+def _legend(figure: Figure, named: dict[str, Any], wide: bool) -> None:
+    """One legend under the panels, each baseline next to its ATKD version."""
+    from matplotlib.lines import Line2D
+
+    with_atkd = {base_of(method): method for method in named if base_of(method)}
+    bases = list(dict.fromkeys(base_of(method) or method for method in named))
+    pairs = [(base, with_atkd.get(base, "")) for base in bases]
+    columns_first = [*(base for base, _ in pairs), *(ours for _, ours in pairs)]
+    cells = [name for pair in pairs for name in pair] if wide else columns_first
+    rows, columns = (2, len(bases)) if wide else (len(bases), 2)
+    extra = 0.158 * rows + 0.02
+    figure.set_figheight(figure.get_figheight() + extra)
+    figure.tight_layout(rect=(0, extra / figure.get_figheight(), 1, 1), w_pad=1.5)
+    if not cells:
+        return
+    blank = Line2D([], [], linestyle="")
+    figure.legend(
+        [named.get(name, blank) for name in cells],
+        [title_of(name) if name in named else "" for name in cells],
+        ncols=columns,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.0),
+        borderaxespad=0.0,
+        frameon=False,
+        handlelength=2.6,
+        columnspacing=1.4,
+        fontsize=7.5,
+    )
+
+
+@registry.figure(
+    "forest",
+    applies=has_gains,
+    caption=(
+        "ATKD's gain on the average score, with 95 % intervals. Diamond: the mean over pairs, one "
+        "test per baseline, and its verdict (Holm-corrected; undecided below three seeds). Grey: "
+        "gains too small for it to find (two-sided 5 %, uncorrected, power 80 %). Thin: single "
+        "pairs, exploratory."
+    ),
+)
+def forest(numbers: Numbers) -> Drawing | None:
+    """Average gains with intervals: per baseline the mean over pairs, and each pair below it."""
+    import matplotlib.pyplot as plt
+
+    part = average_gains(numbers.changes)
+    if part.empty:
+        return None
+
+    found = [part[part.method == method] for method in dict.fromkeys(part.method)]
+    rows = [row for group in found for row in group.itertuples()]
+    height = 0.23 * len(rows) + 0.2 * len(found)
+    figure, axes = plt.subplots(figsize=(5.2, 0.7 + height))
+    y = 0.0
+    for row in rows:
+        y += 1.8 if row.kind == POOLED else 1.0
+        _forest_row(axes, y, row)
+    axes.axvline(0, color="#222222", linewidth=0.8, zorder=1)
+    axes.set_yticks([])
+    axes.set_ylim(y + 0.9, 0.9)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("Gain in average score (points): with ATKD less without")
+    return figure, part
+
+
+def _forest_row(axes: Axes, y: float, row: Any) -> None:
+    pooled, look = row.kind == POOLED, style(row.method)
+    colour = look["color"]
+    axes.plot([row.low, row.high], [y, y], color=colour, lw=2.6 if pooled else 1.1, zorder=3)
+    mark = {"marker": "D" if pooled else "o", "markersize": 6.5 if pooled else 4}
+    axes.plot([row.value], [y], color=colour, markeredgecolor="white", zorder=4, **mark)
+    if pooled:
+        bounds = [-row.detectable, 2 * row.detectable]
+        axes.broken_barh([bounds], (y - 0.42, 0.84), color="#ECECEC", zorder=0)
+    pair = f"{family_title(row.family)} {arrow((row.family, row.student, row.teacher))}"
+    name = title_of(base_of(row.method)) if pooled else pair
+    text = f"{row.value:+.1f} [{row.low:.1f}, {row.high:.1f}]".replace("-", MINUS)
+    weight = {"va": "center", "weight": "bold" if pooled else "normal", "fontsize": 8}
+    where = axes.get_yaxis_transform()
+    axes.text(-0.01, y, name, ha="right", transform=where, **weight)
+    word = f"  {row.verdict}" if pooled else ""
+    axes.text(1.01, y, text + word, ha="left", transform=where, **weight)
+
+
+@registry.figure(
+    "gains",
+    applies=has_gains,
+    caption=(
+        "ATKD's gain in points: the score with ATKD minus the same method without, per pair and "
+        "task. Bold: the 95 % interval leaves zero out (not corrected for the number of cells)."
+    ),
+)
+def gains(numbers: Numbers) -> Drawing | None:
     """Heatmap of ATKD minus its baseline: a block per baseline, a row per pair."""
     import matplotlib.pyplot as plt
+
+    part = numbers.changes
+    part = part[(part.kind == GAIN) & (part.metric == "score")]
+    if part.empty:
+        return None
 
     methods = list(dict.fromkeys(part.method))
     columns = list(dict.fromkeys(part.task))
@@ -59,7 +327,7 @@ def gains(part: pd.DataFrame) -> Figure:
     for text in grid[0][0].get_xticklabels():
         text.set(ha="left", rotation_mode="anchor", fontsize=7.5)
     figure.tight_layout(h_pad=1.1)
-    return figure
+    return figure, part
 
 
 def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float) -> None:
@@ -73,8 +341,8 @@ def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float)
         sure = row.low > 0 or row.high < 0
         look = {"ha": "center", "va": "center", "weight": "bold" if sure else "normal"}
         look["color"] = "white" if abs(row.value) > 0.72 * bound else "#222222"
-        axes.text(x, y, f"{row.value:+.1f}".replace("-", "\N{MINUS SIGN}"), fontsize=7.5, **look)
-    rows = [f"{FAMILIES.get(f, f)} {s.upper()} ← {t.upper()}" for f, s, t in names]
+        axes.text(x, y, f"{row.value:+.1f}".replace("-", MINUS), fontsize=7.5, **look)
+    rows = [f"{family_title(cell[0])} {arrow(cell)}" for cell in names]
     axes.set_yticks(range(len(names)), rows, fontsize=8)
     axes.set_title(part.label.iloc[0], loc="left", fontsize=9)
     axes.tick_params(length=0)
@@ -87,115 +355,65 @@ def gain_block(axes: Axes, part: pd.DataFrame, columns: list[str], bound: float)
         axes.axhline(at - 0.5, color="white", linewidth=thick)
 
 
-def forest(part: pd.DataFrame) -> Figure:
-    """Average gains with intervals: per baseline the mean over pairs, and each pair below it."""
-    import matplotlib.pyplot as plt
-
-    found = [part[part.method == method] for method in dict.fromkeys(part.method)]
-    rows = [row for group in found for row in group.itertuples()]
-    height = 0.23 * len(rows) + 0.2 * len(found)
-    figure, axes = plt.subplots(figsize=(5.2, 0.7 + height))
-    y = 0.0
-    for row in rows:
-        y += 1.8 if row.kind == POOLED else 1.0
-        _forest_row(axes, y, row)
-    axes.axvline(0, color="#222222", linewidth=0.8, zorder=1)
-    axes.set_yticks([])
-    axes.set_ylim(y + 0.9, 0.9)
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel("Gain in average score (points): with ATKD less without")
-    return figure
-
-
-def _forest_row(axes: Axes, y: float, row: Any) -> None:
-    pooled, look = row.kind == POOLED, style(row.method)
-    colour = look["color"]
-    axes.plot([row.low, row.high], [y, y], color=colour, lw=2.6 if pooled else 1.1, zorder=3)
-    mark = {"marker": "D" if pooled else "o", "markersize": 6.5 if pooled else 4}
-    axes.plot([row.value], [y], color=colour, markeredgecolor="white", zorder=4, **mark)
-    if pooled:
-        bounds = [-row.detectable, 2 * row.detectable]
-        axes.broken_barh([bounds], (y - 0.42, 0.84), color="#ECECEC", zorder=0)
-    name = f"{FAMILIES.get(row.family, row.family)} {row.student.upper()} ← {row.teacher.upper()}"
-    name = row.label.removesuffix(" + ATKD") if pooled else name
-    text = f"{row.value:+.1f} [{row.low:.1f}, {row.high:.1f}]".replace("-", "\N{MINUS SIGN}")
-    weight = {"va": "center", "weight": "bold" if pooled else "normal", "fontsize": 8}
-    where = axes.get_yaxis_transform()
-    axes.text(-0.01, y, name, ha="right", transform=where, **weight)
-    word = f"  {row.verdict}" if pooled else ""
-    axes.text(1.01, y, text + word, ha="left", transform=where, **weight)
-
-
-def caption(part: pd.DataFrame, text: str) -> str:
+def caption(part: pd.DataFrame, text: str, world: bool) -> str:
     """A caption that ends with metric, direction, documents, seeds and what intervals cover."""
-    seeds = " or ".join(map(str, sorted(set(part.seeds))))
-    over = " or ".join(sorted(set(part.over)))
-    about = max(part.scored, key=len)
-    text += f" Metric: the task's own score in percent ({about}); higher is better."
-    text += f" At most {part.documents.max()} documents a point; seeds: {seeds}."
-    text += f" Intervals are 95 % over {over}."
-    if part.world.any():
-        text += " The tasks are the embedded world's analogues of the paper's, not the real sets."
-    return text
+    metrics = " ".join(_told(part, metric) for metric in dict.fromkeys(part.metric))
+    return (
+        f"{text} Metric: {metrics} At most {part.documents.max()} documents a point; seeds: "
+        f"{either(part.seeds)}. Intervals are 95 % over {either(part.over)}."
+    ) + (f" {registry.WORLD}" if world else "")
+
+
+def _told(part: pd.DataFrame, metric: str) -> str:
+    if metric != "score":
+        return METRICS[metric].about
+    about = max(part.scored[part.metric == metric], key=len)
+    return f"the task's own score in percent ({about}); higher is better."
 
 
 def save(figure: Figure, name: str, text: str, output: Path) -> None:
     """Writes <name>.svg, .png and .txt; no date and a fixed salt keep the SVG's bytes fixed."""
     import matplotlib.pyplot as plt
 
-    for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 180})):
+    options: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 180}}
+    for kind, extra in options.items():
         with atomic_path(output / f"{name}.{kind}") as part:
             figure.savefig(part, format=kind, bbox_inches="tight", **extra)
     write_text(output / f"{name}.txt", text + "\n")
     plt.close(figure)
 
 
-def draw(tables: str | Path, output: str | Path) -> list[str]:
-    """Draws every figure the tables folder has numbers for; returns their names."""
+def draw(tables: Path, output: Path, record: Path | None = None) -> list[str]:
+    """Draws every registered figure that the tables folder has numbers for; returns their names.
+
+    `record` is run.json beside the tables' folder where none is given.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    frame, changes = (read(Path(tables) / f"{n}.csv") for n in ("estimates", "differences"))
-    frame["world"] = changes["world"] = frame.task_label.str.endswith("(world)").any()
-    part = frame[(frame.metric == "score") & (frame.task == "average")]
-    families = list(dict.fromkeys(part.family))
-    drawn = {"scaling": families} | {f"scaling_{family}": [family] for family in families}
-    gain = changes[(changes.kind == GAIN) & (changes.metric == "score")]
-    average = changes[(changes.metric == "score") & (changes.task == "average")]
-    average = average[average.kind.isin([POOLED, GAIN])]
+    if not tables.is_dir():
+        raise InputError(f"{tables}: folder not found; expected what the stage tables wrote")
+    numbers = Numbers(read_record(record or tables.parent / RECORD), tables)
+    drawn = []
     with plt.rc_context(SETTINGS):
-        for name, shown in drawn.items() if families else ():
-            rows = part[part.family.isin(shown)]
-            save(scaling(rows, shown), name, caption(rows, SCALING), Path(output))
-        if len(gain):
-            save(gains(gain), "gains", caption(gain, GAINS), Path(output))
-        if len(average):
-            save(forest(average), "forest", caption(average, FOREST), Path(output))
-    return sorted(path.stem for path in Path(output).glob("*.svg"))
-
-
-SCALING = (
-    "Student's average score against its teacher's size. Solid: with ATKD; dashed: the same method "
-    "without. Dotted lines: the student fine-tuned without a teacher (SFT), and untrained. Grey: "
-    "the teachers themselves; values beyond the panel are written at its edge."
-)
-GAINS = (
-    "ATKD's gain in points: the score with ATKD minus the same method without, per pair and task. "
-    "Bold: the 95 % interval leaves zero out (not corrected for the number of cells)."
-)
-FOREST = (
-    "ATKD's gain on the average score, with 95 % intervals. Diamond: the mean over pairs, one test "
-    "per baseline, and its verdict (Holm-corrected; undecided below three seeds). Grey: gains too "
-    "small for it to find (two-sided 5 %, uncorrected, power 80 %). Thin: single pairs, "
-    "exploratory."
-)
+        for entry in registry.figures():
+            for name, arguments in entry.families(numbers.record).items():
+                found = entry.make(numbers, *arguments) if entry.applies(numbers.record) else None
+                if found is not None:
+                    figure, rows = found
+                    text = caption(rows, entry.caption, numbers.record.world)
+                    save(figure, name, text, output)
+                    drawn.append(name)
+    return sorted(drawn)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m atkd figures", description=__doc__)
-    parser.add_argument("--tables", required=True, help="folder written by atkd.tables")
-    parser.add_argument("--output", required=True, help="folder for the figures")
-    draw(**vars(parser.parse_args()))
+    parser.add_argument("--tables", required=True, type=Path, help="folder of the stage tables")
+    parser.add_argument("--record", type=Path, help="run.json (default: beside that folder)")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the figures")
+    args = parser.parse_args()
+    print(f"{args.output}: {', '.join(draw(args.tables, args.output, args.record))}")

@@ -9,34 +9,29 @@ run's score files and provenance; `redraw` draws every table and figure from a f
 from __future__ import annotations
 
 import argparse
-import base64
-import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.reporting import browser, costs, figures, score_tables, secondary_table
-from atkd.reporting.webpage import frame
+from atkd.evaluation.scores import COST_COLUMNS, SCORE_COLUMNS
+from atkd.reporting import diagnostics, figures, pages, score_tables
+from atkd.reporting.inputs import run_in
+from atkd.reporting.table import read
 from atkd.runtime.files import InputError, atomic_path, read_json, sha256, write_json, write_text
 from atkd.statistics import estimates
+from atkd.statistics.estimates import KEYS, RECORD, Contrast
 
-SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv")
-COMMANDS = {
-    "html": "write index.html, and samples.html where there are samples",
-    "freeze": "copy a finished run's score files and provenance into a folder",
-    "redraw": "draw every table, every figure and index.html from score files alone",
-    "summary": "print what finished, whether the controls are in order, where the time went",
-    "samples": "write a page of what models answered",
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv", RECORD)
+TOLERANCE = 0.01  # between a score and what its documents give, in the metric's unit
 KEY_HELP = "family/student/teacher/method/seed, - for none (default: the first pair's models)"
-MINIATURE = (
-    "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. "
-    "The paper's own models and data: snakemake --configfile config/paper.yaml "
-    "(needs GPUs; with -n it only lists what it would run)."
-)
+
+
+# Provenance.
 
 
 def gather(run: Path, paths: Iterable[str | Path] = ()) -> dict[str, Any]:
@@ -44,67 +39,86 @@ def gather(run: Path, paths: Iterable[str | Path] = ()) -> dict[str, Any]:
 
     Without job records (a frozen folder) the folder's own provenance.json is returned.
     """
+    own = run / "provenance.json"
     found = sorted(set(map(Path, paths)) or {*run.glob("**/*provenance.json")})
-    found = [path for path in found if path.resolve() != (run / "provenance.json").resolve()]
-    if not found and (run / "provenance.json").is_file():
-        return dict(read_json(run / "provenance.json"))
+    found = [path for path in found if path.resolve() != own.resolve()]
+    if not found and own.is_file():
+        return dict(read_json(own))
     jobs = [dict(read_json(path)) for path in found]
-    merged: dict[str, Any] = {"jobs": len(jobs)}
-    for key in ("commit", "machine", "device", "dtype", "seed"):
-        merged[key + "s"] = sorted({str(job[key]) for job in jobs if job.get(key) is not None})
-    pairs = {(k, str(v)) for job in jobs for k, v in job.get("versions", {}).items()}
-    merged["versions"] = {k: sorted(v for n, v in pairs if n == k) for k in sorted({*dict(pairs)})}
     shown = ("stage", "run", "seed", "settings_hash")
     records = ({key: job.get(key) for key in shown} for job in jobs)
-    merged["runs"] = sorted(records, key=lambda job: (str(job["stage"]), str(job["run"])))
-    merged["settings"] = {
-        str(job["settings_hash"]): job.get("settings") for job in jobs if "settings_hash" in job
+    return {
+        "jobs": len(jobs),
+        **{f"{key}s": _distinct(jobs, key) for key in ("commit", "machine", "device", "dtype")},
+        "seeds": _distinct(jobs, "seed"),
+        "versions": _versions(jobs),
+        "runs": sorted(records, key=lambda job: (str(job["stage"]), str(job["run"]))),
+        "settings": {
+            str(job["settings_hash"]): job.get("settings") for job in jobs if "settings_hash" in job
+        },
     }
-    return merged
+
+
+def _distinct(jobs: list[dict[str, Any]], key: str) -> list[str]:
+    return sorted({str(job[key]) for job in jobs if job.get(key) is not None})
+
+
+def _versions(jobs: list[dict[str, Any]]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for job in jobs:
+        for name, version in job.get("versions", {}).items():
+            found.setdefault(name, set()).add(str(version))
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
+# Whether a run is complete and consistent.
 
 
 def missing(run: Path) -> list[str]:
-    """What keeps a run from being complete and consistent; empty when nothing does."""
+    """What keeps a run from being complete and consistent; empty when nothing does.
+
+    Complete is what has every model of the grid in the run's record, on every task.
+    """
     absent = [f"{name}: file not found" for name in SCORE_FILES if not (run / name).is_file()]
     if absent:
         return absent
-    frame = estimates.read_csv(
-        run / "scores.csv", [*estimates.KEYS, "seed", "task", "metric", "value"]
-    )
-    tasks, seeds = set(frame.task), sorted(set(frame.seed))
-    cells = {tuple(cell) for cell in frame[estimates.KEYS].drop_duplicates().to_numpy()}
-    students = {cell for cell in cells if cell[2] != "-" and cell[3] != "teacher"}
-    wanted = {(f, s, t, m) for f, s, t, _ in students for *_, m in students}
-    wanted |= {(f, s, "-", m) for f, s, *_ in students for m in ("none", "sft")}
-    wanted |= {(f, "-", t, "teacher") for f, _, t, _ in students}
-    out = [f"{'/'.join(cell)}: no scores" for cell in sorted(wanted - cells)]
-    for key, part in frame.groupby([*estimates.KEYS, "seed"]):
-        lack = sorted(tasks - set(part.task))
-        out += [f"{'/'.join(map(str, key))}: task {lack[0]} has no score"] if lack else []
-    for key, part in frame.groupby(estimates.KEYS):
-        lack = sorted(set(seeds) - set(part.seed))
-        out += [f"{'/'.join(key)}: seed {lack[0]} has no score"] if lack else []
-    return out or _disagreements(run, frame)
+    record = estimates.read_record(run / RECORD)
+    frame = estimates.read_csv(run / "scores.csv", SCORE_COLUMNS)
+    frame = frame.assign(run=frame[[*KEYS, "seed"]].astype(str).agg("/".join, axis=1))
+    scored = frame[frame.metric == "score"]
+    found = set(zip(scored.run, scored.task, strict=True))
+    lacks = []
+    for key in record.runs:
+        tasks = [task for task in record.all_tasks if (key, task) not in found]
+        if key not in set(frame.run):
+            lacks.append(f"{key}: no scores")
+        elif tasks:
+            lacks.append(f"{key}: task {tasks[0]} has no score")
+    strange = sorted(set(frame.run) - set(record.runs))
+    lacks += [f"{key}: has scores, but {RECORD} does not name it" for key in strange]
+    return lacks or _disagreements(run, frame)
 
 
-def _disagreements(run: Path, frame: Any) -> list[str]:
+def _disagreements(run: Path, frame: pd.DataFrame) -> list[str]:
     """Scores that the documents of their seed do not give (estimates share all seeds' ones)."""
     loaded = estimates.load(run / "scores.csv", run / "documents.csv.gz")
     found = {}
     for seed in sorted(set(frame.seed)):
         rows = {cell: {seed: of[seed]} for cell, of in loaded.rows.items() if seed in of}
         alone = dataclasses.replace(loaded, rows=rows)
-        for row in estimates.estimates(alone, [(((cell,), ()), "cell") for cell in rows]):
-            key = (*(row[k] for k in estimates.KEYS), str(seed), row["task"], row["metric"])
+        for row in estimates.estimates(alone, [Contrast((cell,)) for cell in rows]):
+            key = (*(row[k] for k in KEYS), str(seed), row["task"], row["metric"])
             found[key] = row["value"]
     out = []
     for row in frame[frame.metric.isin(loaded.metrics())].to_dict("records"):
-        key = tuple(str(row[k]) for k in (*estimates.KEYS, "seed", "task", "metric"))
-        other = found.get(key)
-        if other is None or abs(other - row["value"]) > 0.01:
-            value = row["value"]
+        key = tuple(str(row[k]) for k in (*KEYS, "seed", "task", "metric"))
+        other, value = found.get(key), row["value"]
+        if other is None or abs(other - value) > TOLERANCE:
             out.append(f"{'/'.join(key)}: scores.csv has {value}, its documents give {other}")
     return out
+
+
+# The commands.
 
 
 def freeze(run: Path, output: Path) -> None:
@@ -121,150 +135,112 @@ def freeze(run: Path, output: Path) -> None:
     write_json(output / "provenance.json", record)
 
 
-def html_table(table: score_tables.Table) -> str:
-    """A table as HTML, all text escaped."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.heads)
-    body, rule = [], ""
-    for row in table.rows:
-        if row is None:
-            rule = ' class="rule"'
-            continue
-        body.append(f"<tr{rule}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
-        rule = ""
-    notes = "<br>".join(map(escape, table.notes))
-    grid = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return (
-        f'<h3>{escape(table.title)}</h3><div class="scroll">{grid}</div><p class="note">{notes}</p>'
-    )
+def html(run: Path, jobs: Iterable[str] = (), published: Path | None = None) -> None:
+    """Writes index.html and provenance.json from the run's tables and figures.
 
-
-def html_figure(folder: Path, name: str) -> str:
-    """A figure inline, its caption below it."""
-    data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    text = escape((folder / f"{name}.txt").read_text(encoding="utf-8").strip())
-    image = f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
-
-
-def html_provenance(record: dict[str, Any]) -> str:
-    """Commit, versions and seeds at a glance; the settings folded away."""
-    rows = [(k, ", ".join(map(str, record[k]))) for k in ("commits", "devices", "dtypes", "seeds")
-            if record.get(k)]  # fmt: skip
-    rows += [(name, ", ".join(found)) for name, found in record.get("versions", {}).items()]
-    lines = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows)
-    return f"<p>{record.get('jobs', 0)} jobs left a record.</p><table>{lines}</table>"
-
-
-def page(config: str, found: list[score_tables.Table], folder: Path, record: dict[str, Any]) -> str:
-    """The whole page, self-contained."""
-    by_name = {table.name: table for table in found}
-    drawn = [name for name in ("scaling", "forest", "gains") if (folder / f"{name}.svg").is_file()]
-    said = by_name["controls"].notes[0]
-    bad = "" if said.startswith("Controls in order") else " bad"
-    parts = [f"<h1>Knowledge distillation benchmark: {escape(config)}</h1>"]
-    parts += [f'<p class="soft">{escape(MINIATURE)}</p>'] if estimates.is_world(config) else []
-    parts += [f'<p class="verdict{bad}">{escape(said)}</p>']
-    links = ("figures", "gains", "scores", "controls", "more", "costs", "provenance")
-    answers = '<a href="samples.html">Answers</a>' * (folder.parent / "samples.html").is_file()
-    anchors = "".join(f'<a href="#{n}">{n.capitalize()}</a>' for n in links)
-    parts += [f"<nav>{anchors}{answers}</nav>"]
-    groups: dict[str, list[str]] = {name: [] for name in links[1:-1]}
-    for name in by_name:
-        place = name if name in groups else "more"
-        groups["scores" if name.startswith(("main_", "rouge_l_")) else place] += [name]
-    parts += ['<h2 id="figures">Figures</h2>', *(html_figure(folder, name) for name in drawn)]
-    for name, members in groups.items():
-        parts += [f'<h2 id="{name}">{name.capitalize()}</h2>']
-        parts += [html_table(by_name[member]) for member in members]
-    parts += ['<h2 id="provenance">Provenance</h2>', html_provenance(record)]
-    return frame(config, "\n".join(parts))
-
-
-def html(run: Path, published: Path | None = None, jobs: Iterable[str] = ()) -> None:
-    """Writes index.html and provenance.json from the score files and the run's figures.
-
-    Also samples.html, linked from it, where there are samples (a frozen run has none).
+    Also samples.html, linked from it, where there are samples (a frozen run has none). `published`
+    is in the tables already.
     """
-    if browser.runs(run):
-        browser.write(run)
-    found = score_tables.collect(**_files(run), published=published)[2]
-    _index(run, [*found, *secondary_table.build(run / "scores.csv")], jobs)
+    if pages.runs(run):
+        pages.samples(run)
+    provenance = gather(run, jobs)
+    page = pages.index(estimates.read_record(run / RECORD), run, provenance)
+    write_json(run / "provenance.json", provenance)
+    write_text(run / "index.html", page)
 
 
-def _files(run: Path) -> dict[str, Path]:
-    return dict(zip(("scores", "documents", "costs"), (run / n for n in SCORE_FILES), strict=True))
-
-
-def _index(run: Path, found: list[score_tables.Table], jobs: Iterable[str] = ()) -> None:
-    record = gather(run, jobs)
-    write_json(run / "provenance.json", record)
-    config = str(estimates.read_csv(run / "scores.csv", ["config"]).config[0])
-    write_text(run / "index.html", page(config, found, run / "figures", record))
-
-
-def redraw(run: Path, published: Path | None = None) -> None:
+def redraw(run: Path, published: Path | None = None) -> str:
     """Every table and figure, and index.html, from score files alone."""
-    found = score_tables.draw(run / "tables", **_files(run), published=published)
-    found += secondary_table.draw(run / "scores.csv", run / "tables")
+    score_tables.draw(run_in(run, published), run / "tables")
     figures.draw(run / "tables", run / "figures")
-    _index(run, found)
-    print(f"drawn: {run / 'tables'}, {run / 'figures'}, {run / 'index.html'}")
+    html(run)
+    return f"drawn: {run / 'tables'}, {run / 'figures'}, {run / 'index.html'}"
 
 
 def summary(run: Path) -> str:
     """What a run's last lines should tell."""
-    frame = estimates.read_csv(run / "scores.csv", ["config", *estimates.KEYS, "seed", "task"])
-    config, spent = (
-        str(frame.config[0]),
-        estimates.read_csv(run / "costs.csv", estimates.COST_COLUMNS),
-    )
-    runs = frame[[*estimates.KEYS, "seed"]].drop_duplicates()
-    pairs = runs[(runs.student != "-") & (runs.teacher != "-")][
-        estimates.KEYS[:3]
-    ].drop_duplicates()
-    split = costs.time_split(costs.phases(spent))
+    record = estimates.read_record(run / RECORD)
+    frame = estimates.read_csv(run / "scores.csv", SCORE_COLUMNS)
+    runs = frame[[*KEYS, "seed"]].drop_duplicates()
+    taught = runs[(runs.student != "-") & (runs.teacher != "-")]
+    pairs = taught[["family", "student", "teacher"]].drop_duplicates()
+    spent = estimates.read_csv(run / "costs.csv", COST_COLUMNS)
+    split = diagnostics.time_split(diagnostics.phases(spent))
     total = sum(split.values()) or 1.0
+    controls = run / "tables" / "controls.json"
     lines = [
-        f"configuration {config}: {len(runs)} models scored, {len(pairs)} teacher-student pairs,"
+        f"configuration {record.config}: {len(runs)} models scored, {len(pairs)} teacher-student "
+        f"pairs, {frame.task.nunique()} tasks and averages, {runs.seed.nunique()} seed(s)",
+        *([read(controls).notes[0]] if controls.is_file() else []),
+        "where the time went, in job seconds:",
+        *(f"  {name:<11}{s:>9,.0f}  {s / total:>4.0%}" for name, s in split.items()),
+        f"see {run / 'index.html'}, {run / 'tables'}, {run / 'figures'}",
+        *([pages.MINIATURE] if record.world else []),
     ]
-    lines[0] += f" {frame.task.nunique()} tasks and averages, {runs.seed.nunique()} seed(s)"
-    with contextlib.suppress(OSError):
-        lines += [(run / "tables" / "controls.md").read_text(encoding="utf-8").split("\n\n")[-1]]
-        lines[-1] = lines[-1].splitlines()[0].strip()
-    lines += ["where the time went, in job seconds:"]
-    lines += [f"  {name:<11}{s:>9,.0f}  {s / total:>4.0%}" for name, s in split.items()]
-    lines += [f"see {run / 'index.html'}, {run / 'tables'}, {run / 'figures'}"]
-    return "\n".join(lines + ([MINIATURE] if estimates.is_world(config) else []))
+    return "\n".join(lines)
 
 
 def samples(
     run: Path, task: Iterable[str], runs: Iterable[str], limit: int, output: Path | None
-) -> None:
+) -> str:
     """Writes the page of answers."""
-    print(f"written: {browser.write(run, task, runs, limit, output)}")
+    return f"written: {pages.samples(run, task, runs, limit, output)}"
+
+
+class Command(NamedTuple):
+    """A command: what it does, and its options beside --run, as argparse takes them."""
+
+    about: str
+    run: Callable[..., str | None]
+    options: Mapping[str, Mapping[str, Any]]
+
+
+PUBLISHED = {"--published": {"type": Path, "help": "results/published.csv"}}
+COMMANDS = {
+    "html": Command(
+        "write index.html, and samples.html where there are samples",
+        html,
+        {
+            "--published": {"type": Path, "help": argparse.SUPPRESS},
+            "--jobs": {"nargs": "*", "default": (), "help": "jobs' provenance files"},
+        },
+    ),
+    "freeze": Command(
+        "copy a finished run's score files and provenance into a folder",
+        freeze,
+        {"--output": {"required": True, "type": Path, "help": "folder to freeze into"}},
+    ),
+    "redraw": Command(
+        "draw every table, every figure and index.html from score files alone", redraw, PUBLISHED
+    ),
+    "summary": Command(
+        "print what finished, whether the controls are in order, where the time went", summary, {}
+    ),
+    "samples": Command(
+        "write a page of what models answered",
+        samples,
+        {
+            "--task": {"nargs": "+", "default": (), "help": "tasks (default: all)"},
+            "--runs": {"nargs": "+", "default": (), "metavar": "KEY", "help": KEY_HELP},
+            "--limit": {"type": int, "default": 50, "help": "documents a task (default: 50)"},
+            "--output": {"type": Path, "help": "file (default: RUN/samples.html)"},
+        },
+    ),
+}
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m atkd report", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, about in COMMANDS.items():
-        one = commands.add_parser(name, help=about, description=about)
+    for name, command in COMMANDS.items():
+        one = commands.add_parser(name, help=command.about, description=command.about)
         one.add_argument(
             "--run", required=True, type=Path, help="results/<config>, or a frozen one"
         )
-        if name == "freeze":
-            one.add_argument("--output", required=True, type=Path, help="folder to freeze into")
-        if name == "samples":
-            one.add_argument("--task", nargs="+", default=(), help="tasks (default: all)")
-            one.add_argument("--runs", nargs="+", default=(), metavar="KEY", help=KEY_HELP)
-            one.add_argument("--limit", type=int, default=50, help="documents a task (default: 50)")
-            one.add_argument("--output", type=Path, help="file (default: RUN/samples.html)")
-        if name in ("html", "redraw"):
-            one.add_argument("--published", type=Path, help="results/published.csv")
-        if name == "html":
-            one.add_argument("--jobs", nargs="*", default=(), help="jobs' provenance files")
+        for option, settings in command.options.items():
+            one.add_argument(option, **settings)
     options = vars(parser.parse_args())
-    done = globals()[options.pop("command")](**options)
-    if done is not None:
-        print(done)
+    said = COMMANDS[options.pop("command")].run(**options)
+    if said is not None:
+        print(said)

@@ -2,133 +2,75 @@
 
 `python -m atkd tables --scores scores.csv --documents documents.csv.gz --costs costs.csv
 --published results/published.csv --output tables` writes `estimates.csv` and `differences.csv` (all
-cells and all differences, what figures are drawn from) and each table as .md, .tex and .csv.
-`gains` is the one that decides: the primary family of `atkd.comparisons`.
+cells and all differences, what figures are drawn from) and every registered table as .md, .tex,
+.csv and .json. `gains` is the one that decides: the primary family of `statistics.comparisons`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atkd.evaluation.metrics import METRICS
-from atkd.reporting.agreement import judge_tables
-from atkd.reporting.costs import cost_table
-from atkd.reporting.table import Table, arrow, detectable_note, notes, number, probability, signed
-from atkd.statistics.comparisons import BASELINES, EXPLORATORY, EXTRAS, GAIN, POOLED, differences
-from atkd.statistics.estimates import (
-    AVERAGES,
-    COST_COLUMNS,
-    FAMILIES,
-    KEYS,
-    TASKS,
-    Scores,
-    estimates,
-    label,
-    load,
-    read_csv,
-    save_csv,
-    sort_key,
+from atkd.methods import BASELINES, title_of
+from atkd.reporting import registry
+from atkd.reporting.inputs import Run
+from atkd.reporting.table import (
+    Table,
+    arrow,
+    detectable_note,
+    family_title,
+    notes,
+    number,
+    probability,
+    signed,
 )
+from atkd.statistics.comparisons import EXPLORATORY, GAIN, POOLED, base_of
+from atkd.statistics.estimates import KEYS, RunRecord, read_csv, save_csv, sort_key
 from atkd.statistics.intervals import RELIABLE_SEEDS
+from atkd.tasks import AVERAGES, open_ended
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IQM = "IQM: interquartile mean over tasks and seeds."
+PUBLISHED = ("table", "family", "metric", "value", "source", "confidence")
+WITH_GAIN = "ATKD's gain in points with its 95 % interval."
 
 
-def grid(
-    name: str, frame: pd.DataFrame, changes: pd.DataFrame, columns: list[str], config: str
-) -> Table:
-    """One family's table for one metric: a row per teacher and method, a column per task."""
-    family, metric = frame.family.iloc[0], frame.metric.iloc[0]
-    about, columns = METRICS[metric], [c for c in columns if c in set(frame.task)]
-    wide = frame.pivot(index=KEYS, columns="task", values="value").reindex(columns=columns)
-    last, named = columns[-1], dict(zip(frame.task, frame.task_label, strict=True))
-    middle = frame[frame.task == last].set_index(KEYS).iqm.rename("IQM").dropna()
-    wide = wide.join(middle) if len(middle) else wide
-    gains = changes[changes.task == last].set_index(KEYS)
-    rows: list[list[str] | None] = []
-    previous = None
-    for cell in sorted(wide.index, key=sort_key):
-        if previous not in (None, cell[2]):
-            rows.append(None)
-        previous = cell[2]
-        values = [number(value, about.digits) for value in wide.loc[cell]]
-        found = gains.loc[cell] if cell in gains.index else None
-        texts = (signed, lambda row, digits: number(row.detectable, digits))
-        values += ["" if found is None else text(found, about.digits) for text in texts]
-        rows.append([arrow(cell), label(cell[3]), *values])
-    heads = ["Model", "Method", *(named.get(c, c) for c in wide), "ATKD's gain", "Detectable"]
-    what = about.title if about.title.isupper() else about.title.lower()
-    title = f"{FAMILIES.get(family, family)}: {what} ({config})"
-    text = f"ATKD's gain: {named[last]} with ATKD minus without, in {about.unit}. "
-    text += detectable_note(gains if len(gains) else frame)
-    kept = ["value", "low", "high", "detectable", "seeds", "documents"]
-    data = wide.reset_index().merge(gains[kept].add_prefix("gain_"), "left", KEYS)
-    text += f" {IQM}" * bool(len(middle))
-    return Table(name, title, heads, rows, [*notes(frame, metric, config), text], data)
-
-
-def gain_table(changes: pd.DataFrame, config: str) -> Table:
-    """ATKD's gain on the average score: pooled over pairs, which decides, and pair by pair."""
-    part = changes[(changes.metric == "score") & (changes.task == "average")]
-    part = part[part.kind.isin([POOLED, GAIN])]
-    rows: list[list[str] | None] = []
-    for row in part.itertuples():
-        if row.kind == GAIN and None not in rows:
-            rows.append(None)
-        cell = (row.family, row.student, row.teacher, row.method)
-        pair = f"{FAMILIES.get(row.family, row.family)} {arrow(cell)}"
-        about = f"mean of {row.pairs} pair{'s' * (row.pairs > 1)}" if row.kind == POOLED else pair
-        values = [signed(row), number(row.iqm, 2, "+"), number(row.improvement)]
-        values += [number(row.detectable), probability(row.p), probability(row.p_holm)]
-        rows.append([label(row.method.removesuffix("_atkd")), about, *values, row.verdict])
-    heads = ["Baseline", "Pair", "ATKD's gain [interval]", "IQM", "P(improvement)", "Detectable"]
-    heads += ["p", "p (Holm)", "Verdict"]
-    title = f"ATKD's gain ({config}), average score"
-    return Table("gains", title, heads, rows, _about_gains(part, config), part)
-
-
-def _about_gains(part: pd.DataFrame, config: str) -> list[str]:
-    if part.empty:
-        return ["No method was run with ATKD and without."]
-    tested = (part.verdict[part.kind == POOLED] != EXPLORATORY).sum()
-    lines = notes(part, "score", config)
-    if part.seeds.min() < RELIABLE_SEEDS:
-        lines.insert(0, f"UNDECIDED: a verdict and a p-value need {RELIABLE_SEEDS} seeds.")
-    return [
-        *lines,
-        "Gain: with ATKD less without, same documents and seeds, in points. Top rows average "
-        "pairs, which are taken as given, document by document and seed by seed. "
-        f"{detectable_note(part)} {IQM}",
-        "P(improvement): that a run with ATKD beats one without, every seed against every seed, "
-        "ties half, averaged over tasks and pairs (Agarwal et al. 2021).",
-        f"Primary family: the pooled gain of {tested} of the paper's {len(BASELINES)} baselines; "
-        "p (Holm) is corrected over it. Single pairs are exploratory, their p uncorrected, and so "
-        "are all intervals.",
-    ]
-
-
-def controls(changes: pd.DataFrame, config: str) -> Table:
+@registry.table(
+    "controls",
+    category="Controls",
+    section="controls",
+    caption=(
+        "Teacher above fine-tuned student above untrained student; larger teachers above smaller "
+        "ones. A row marked OUT OF ORDER puts the whole run in doubt."
+    ),
+)
+def controls(run: Run) -> Table:
     """Teacher > SFT > untrained student, larger teachers > smaller: differences and a mark."""
-    part = changes[~changes.kind.isin([POOLED, GAIN]) & (changes.task == "average")]
+    part = run.changes
+    part = part[~part.kind.isin([POOLED, GAIN]) & (part.task == "average")]
     part = part[part.metric == "score"].drop(columns="label")
     part = part.assign(mark=["ORDER OK" if v > 0 else "OUT OF ORDER" for v in part.value])
-    heads = ["Family", "Expected", "Difference [interval]", "Detectable", "Mark"]
     rows: list[list[str] | None] = []
     for row in part.itertuples():
-        family = FAMILIES.get(row.family, row.family)
+        family = family_title(row.family)
         if rows and rows[-1] and rows[-1][0] != family:
             rows.append(None)
         unsure = " (interval includes 0)" if row.low <= 0 <= row.high else ""
         numbers = [signed(row), number(row.detectable)]
         rows.append([family, row.kind, *numbers, row.mark + unsure])
-    text = [*notes(part, "score", config), detectable_note(part)] if len(part) else []
-    title = f"Controls ({config}), average score"
-    return Table("controls", title, heads, rows, [verdict(part), *text], part)
+    text = [*notes(part, "score", run.world), detectable_note(part)] if len(part) else []
+    return Table(
+        f"Controls ({run.title}), average score",
+        ["Family", "Expected", "Difference [interval]", "Detectable", "Mark"],
+        rows,
+        [verdict(part), *text],
+        part,
+    )
 
 
 def verdict(part: pd.DataFrame) -> str:
@@ -142,93 +84,278 @@ def verdict(part: pd.DataFrame) -> str:
     return f"CONTROLS OUT OF ORDER: {len(wrong)} of {len(part)} comparisons fail ({names})."
 
 
-def published_table(path: str | Path, changes: pd.DataFrame, config: str) -> Table:
+@registry.table(
+    "gains",
+    category="Gains",
+    section="gains",
+    caption=(
+        "ATKD's gain in average score (points) over the same method without it. Top rows: the mean "
+        "over pairs, one test per baseline, p-values corrected over them (Holm). Rows below: "
+        "single pairs, exploratory, uncorrected. With fewer than three seeds nothing is decided."
+    ),
+)
+def gains(run: Run) -> Table:
+    """ATKD's gain on the average score: pooled over pairs, which decides, and pair by pair."""
+    part = average_gains(run.changes)
+    pooled = [_gain_row(row) for row in part.itertuples() if row.kind == POOLED]
+    single = [_gain_row(row) for row in part.itertuples() if row.kind == GAIN]
+    numbers = ["ATKD's gain [interval]", "IQM", "P(improvement)", "Detectable", "p", "p (Holm)"]
+    return Table(
+        f"ATKD's gain ({run.title}), average score",
+        ["Baseline", "Pair", *numbers, "Verdict"],
+        [*pooled, None, *single] if single else pooled,
+        _about_gains(part, run.world),
+        part,
+    )
+
+
+def average_gains(changes: pd.DataFrame) -> pd.DataFrame:
+    """The rows of gains on the average score, pooled and single."""
+    part = changes[(changes.metric == "score") & (changes.task == "average")]
+    return part[part.kind.isin([POOLED, GAIN])]
+
+
+def _gain_row(row: Any) -> list[str]:
+    pair = f"{family_title(row.family)} {arrow((row.family, row.student, row.teacher))}"
+    many = "s" if row.pairs > 1 else ""
+    return [
+        title_of(base_of(row.method)),
+        f"mean of {row.pairs} pair{many}" if row.kind == POOLED else pair,
+        signed(row),
+        number(row.iqm, 2, "+"),
+        number(row.improvement),
+        number(row.detectable),
+        probability(row.p),
+        probability(row.p_holm),
+        row.verdict,
+    ]
+
+
+def _about_gains(part: pd.DataFrame, world: bool) -> list[str]:
+    if part.empty:
+        return ["No method was run with ATKD and without."]
+    tested = (part.verdict[part.kind == POOLED] != EXPLORATORY).sum()
+    few = f"UNDECIDED: a verdict and a p-value need {RELIABLE_SEEDS} seeds."
+    return [
+        *([few] if part.seeds.min() < RELIABLE_SEEDS else []),
+        *notes(part, "score", world),
+        "Gain: with ATKD less without, same documents and seeds, in points. Top rows average "
+        "pairs, which are taken as given, document by document and seed by seed. "
+        f"{detectable_note(part)} {IQM}",
+        "P(improvement): that a run with ATKD beats one without, every seed against every seed, "
+        "ties half, averaged over tasks and pairs (Agarwal et al. 2021).",
+        f"Primary family: the pooled gain of {tested} of the paper's {len(BASELINES)} baselines; "
+        "p (Holm) is corrected over it. Single pairs are exploratory, their p uncorrected, and so "
+        "are all intervals.",
+    ]
+
+
+def grid(run: Run, family: str, metric: str, columns: list[str]) -> Table | None:
+    """One family's table for one metric: a row per teacher and method, a column per task."""
+    cells, changes = (
+        frame[(frame.metric == metric) & (frame.family == family) & frame.task.isin(columns)]
+        for frame in (run.cells, run.changes[run.changes.kind == GAIN])
+    )
+    if cells.empty:
+        return None
+    columns = [column for column in columns if column in set(cells.task)]
+    wide = cells.pivot(index=KEYS, columns="task", values="value").reindex(columns=columns)
+    middle = cells[cells.task == columns[-1]].set_index(KEYS).iqm.rename("IQM").dropna()
+    wide = wide.join(middle) if len(middle) else wide
+    found = changes[changes.task == columns[-1]].set_index(KEYS)
+    heads = dict(zip(cells.task, cells.task_label, strict=True))
+    about = METRICS[metric]
+    kept = ["value", "low", "high", "detectable", "seeds", "documents"]
+    text = (
+        f"ATKD's gain: {heads[columns[-1]]} with ATKD minus without, in {about.unit}. "
+        f"{detectable_note(found if len(found) else cells)}"
+    )
+    title = about.title if about.title.isupper() else about.title.lower()
+    return Table(
+        f"{family_title(family)}: {title} ({run.title})",
+        ["Model", "Method", *(heads.get(c, c) for c in wide), "ATKD's gain", "Detectable"],
+        _grid_rows(wide, found, about.digits),
+        [*notes(cells, metric, run.world), f"{text} {IQM}" if len(middle) else text],
+        wide.reset_index().merge(found[kept].add_prefix("gain_"), "left", KEYS),
+    )
+
+
+def _grid_rows(wide: pd.DataFrame, found: pd.DataFrame, digits: int) -> list[list[str] | None]:
+    """Rows in the tables' order, a rule before every teacher."""
+    rows: list[list[str] | None] = []
+    previous = None
+    for cell in sorted(wide.index, key=sort_key):
+        _, _, teacher, method = cell
+        if previous not in (None, teacher):
+            rows.append(None)
+        previous = teacher
+        gain = found.loc[cell] if cell in found.index else None
+        last = ["", ""] if gain is None else [signed(gain, digits), number(gain.detectable, digits)]
+        values = [number(value, digits) for value in wide.loc[cell]]
+        rows.append([arrow(cell), title_of(method), *values, *last])
+    return rows
+
+
+def averaged(run: Run) -> list[str]:
+    """The columns that are in an average, and the averages."""
+    return [c for c in run.scores.columns() if c in AVERAGES or c in AVERAGES["average"]]
+
+
+@registry.table(
+    "main_{family}",
+    category="Scores",
+    section="scores",
+    caption=(
+        "Each task's own score in percent (the judge's rating where one ran and else ROUGE-L F for "
+        "generation, prefix match for MMLU, DROP and BBH; higher is better) for teachers, controls "
+        f"and methods; {WITH_GAIN}"
+    ),
+)
+def main_grid(run: Run, family: str) -> Table | None:
+    """The scores of the averaged tasks."""
+    return grid(run, family, "score", averaged(run))
+
+
+def beside_a_judge(record: RunRecord) -> bool:
+    """Whether a judge's rating is the score of some generation task of the averages."""
+    return judged(record) and not set(AVERAGES["generation"]).isdisjoint(record.tasks)
+
+
+def judged(record: RunRecord) -> bool:
+    """Whether a judge rates answers: the world's own, or a language model."""
+    return (record.judge or record.world) and any(map(open_ended, record.all_tasks))
+
+
+@registry.table(
+    "rouge_l_{family}",
+    category="ROUGE-L",
+    section="scores",
+    applies=beside_a_judge,
+    caption=(
+        "ROUGE-L F in percent (no stemmer; higher is better) of the generation tasks, beside the "
+        f"judge's rating that is their score; {WITH_GAIN}"
+    ),
+)
+def rouge_grid(run: Run, family: str) -> Table | None:
+    """ROUGE-L where a judge's rating is the score."""
+    names = (*AVERAGES["generation"], "generation")
+    return grid(run, family, "rouge_l", [c for c in averaged(run) if c in names])
+
+
+@registry.table(
+    "bits_per_byte_{family}",
+    category="Bits per byte",
+    caption=(
+        "Bits per byte of the reference answer (lower is better). Secondary: it penalises by "
+        "definition what ATKD gives up on easy tokens."
+    ),
+)
+def bits_grid(run: Run, family: str) -> Table | None:
+    """Bits per byte of the averaged tasks."""
+    return grid(run, family, "bits_per_byte", averaged(run))
+
+
+@registry.table(
+    "extra_{family}",
+    category="Generalisation",
+    applies=lambda record: bool(record.extra_tasks),
+    caption=(
+        "Score in percent on tasks outside the average: skill families that no model was trained "
+        "on."
+    ),
+)
+def extra_grid(run: Run, family: str) -> Table | None:
+    """The scores of tasks outside the averages."""
+    known = averaged(run)
+    return grid(run, family, "score", [c for c in run.scores.columns() if c not in known])
+
+
+@registry.table(
+    "published",
+    category="Paper",
+    caption=(
+        "What the paper is known to report, with the source of each number, beside this run's "
+        "largest average gain."
+    ),
+)
+def published(run: Run) -> Table | None:
     """What the paper is known to report, beside this run's largest average gain."""
-    import pandas as pd
-
-    frame = read_csv(path, ["table", "family", "metric", "value", "source", "confidence"])
-    gains = changes[(changes.kind == GAIN) & (changes.task == "average")]
-    gains = gains[gains.metric == "score"]
-    ours = []
-    for row in frame.itertuples():
-        part = gains[[row.family == "all" or f in str(row.family).split("+") for f in gains.family]]
-        asked = row.metric == "max_average_gain" and len(part)
-        best = part.loc[part.value.idxmax()] if asked else None
-        ours.append(f"{signed(best)}, detectable {number(best.detectable)}" if asked else "")
-    frame["this_run"] = ours
-    heads = ["Item", "Family", "Quantity", "Paper", "This run", "Source"]
+    if run.published_path is None:
+        return None
+    frame = read_csv(run.published_path, PUBLISHED)
+    found = average_gains(run.changes)
+    found = found[found.kind == GAIN]
+    frame["this_run"] = [_largest(row, found) for row in frame.itertuples()]
     shown = frame[["table", "family", "metric", "value", "this_run", "source"]]
-    rows: list[list[str] | None] = [[str(v) for v in row] for row in shown.itertuples(index=False)]
-    text = ["Largest of several gains: its interval is not corrected for having been picked."]
-    if config != "paper":
-        text.append(f"The run ({config}) is not at the paper's scale: do not compare the sizes.")
-    text += [*notes(gains, "score", config), detectable_note(gains)] if len(gains) else []
-    return Table("published", "Known numbers of the paper", heads, rows, text, pd.DataFrame(frame))
+    scale = f"The run ({run.title}) is not at the paper's scale: do not compare the sizes."
+    text = [
+        "Largest of several gains: its interval is not corrected for having been picked.",
+        *([scale] if run.title != "paper" else []),
+        *([*notes(found, "score", run.world), detectable_note(found)] if len(found) else []),
+    ]
+    return Table(
+        "Known numbers of the paper",
+        ["Item", "Family", "Quantity", "Paper", "This run", "Source"],
+        [[str(value) for value in row] for row in shown.itertuples(index=False)],
+        text,
+        frame,
+    )
 
 
-def _grids(scores: Scores) -> list[tuple[str, str, list[str]]]:
-    """Name, metric and columns of the tables that each family has."""
-    main = [c for c in scores.columns() if c in TASKS or c in AVERAGES]
-    answered = [c for c in main if c in AVERAGES["generation"] or c == "generation"]
-    shown = {"rouge_l": answered}
-    names = [("main" if m == "score" else m, m, shown.get(m, main)) for m in scores.metrics()]
-    return [*names, ("extra", "score", [c for c in scores.columns() if c not in main])]
+def _largest(row: Any, found: pd.DataFrame) -> str:
+    """This run's largest gain in a row's families, if that is what the row is about."""
+    families = str(row.family).split("+")
+    part = found[[row.family == "all" or name in families for name in found.family]]
+    if row.metric != "max_average_gain" or part.empty:
+        return ""
+    best = part.loc[part.value.idxmax()]
+    return f"{signed(best)}, detectable {number(best.detectable)}"
 
 
-def build(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
-    """All cells, all differences, and the tables made of them (controls first)."""
-    import pandas as pd
-
-    cells = sorted(scores.rows, key=sort_key)
-    frame = pd.DataFrame(estimates(scores, [(((cell,), ()), "cell") for cell in cells]))
-    changes = pd.DataFrame(differences(scores), columns=[*frame, "detectable", *EXTRAS])
-    config = scores.config
-    found = [controls(changes, config), gain_table(changes, config)]
-    for name, metric, tasks in _grids(scores):
-        part = frame[(frame.metric == metric) & frame.task.isin(tasks)]
-        for family, rows in part.groupby("family", sort=False):
-            same = changes[(changes.kind == GAIN) & (changes.metric == metric)]
-            same = same[same.family == family]
-            found.append(grid(f"{name}_{family}", rows, same, tasks, config))
-    return frame, changes, found
+def tables(run: Run, only: Iterable[str] = ()) -> list[Table]:
+    """Every registered table that applies to the run, or those whose entries are named."""
+    made = []
+    for entry in registry.chosen(registry.tables(), only):
+        for name, arguments in entry.families(run.record).items():
+            found = entry.make(run, *arguments) if entry.applies(run.record) else None
+            if found is not None:
+                found.name = name
+                made.append(found)
+    return made
 
 
-def collect(
-    scores: str | Path,
-    documents: str | Path,
-    costs: str | Path | None = None,
-    published: str | Path | None = None,
-    title: str | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame, list[Table]]:
-    """What `build` gives, from files, with the cost table and the paper's known numbers."""
-    loaded = load(scores, documents)
-    loaded.config = title or loaded.config
-    frame, changes, found = build(loaded)
-    found += [Table(*parts) for parts in judge_tables(documents, loaded.config)]
-    if costs:
-        found.append(cost_table(read_csv(costs, COST_COLUMNS), loaded.config))
-    if published:
-        found.append(published_table(published, changes, loaded.config))
-    return frame, changes, found
-
-
-def draw(output: str | Path, **files: Any) -> list[Table]:
-    """Writes everything `collect` finds into the folder `output`."""
-    frame, changes, found = collect(**files)
-    save_csv(frame, Path(output) / "estimates.csv")
-    save_csv(changes, Path(output) / "differences.csv")
-    for table in found:
+def draw(run: Run, output: Path, only: Iterable[str] = ()) -> list[Table]:
+    """Writes `tables` into the folder `output`; all of them with every number beside them."""
+    made = tables(run, only)
+    if not only:
+        save_csv(run.cells, output / "estimates.csv")
+        save_csv(run.changes, output / "differences.csv")
+    for table in made:
         table.save(output)
-    return found
+    return made
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m atkd tables", description=__doc__)
-    parser.add_argument("--scores", required=True, help="scores.csv")
-    parser.add_argument("--documents", required=True, help="documents.csv.gz")
-    parser.add_argument("--costs", help="costs.csv; without it there is no cost table")
-    parser.add_argument("--published", help="results/published.csv")
-    parser.add_argument("--output", required=True, help="folder for the tables")
-    parser.add_argument("--title", help="name shown for the configuration (default: scores.csv's)")
-    draw(**vars(parser.parse_args()))
+    parser.add_argument("--scores", required=True, type=Path, help="scores.csv")
+    parser.add_argument("--documents", required=True, type=Path, help="documents.csv.gz")
+    parser.add_argument("--record", type=Path, help="run.json (default: beside the scores)")
+    parser.add_argument("--costs", type=Path, help="costs.csv; without it there is no cost table")
+    parser.add_argument("--published", type=Path, help="results/published.csv")
+    parser.add_argument("--analyses", type=Path, help="folder with fidelity.csv, crosscheck.csv")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the tables")
+    parser.add_argument("--title", help="name shown for the configuration (default: run.json's)")
+    parser.add_argument("--only", nargs="+", default=(), metavar="TABLE", help="just these tables")
+    args = parser.parse_args()
+    run = Run(
+        args.scores,
+        args.documents,
+        args.costs,
+        args.published,
+        args.record,
+        args.analyses,
+        args.title,
+    )
+    names = [table.name for table in draw(run, args.output, args.only)]
+    print(f"{args.output}: {', '.join(names) or 'nothing to show'}")

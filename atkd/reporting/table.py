@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atkd.evaluation.metrics import METRICS
-from atkd.runtime.files import write_text
-from atkd.statistics.estimates import Cell, is_world, save_csv
+from atkd.models.families import FAMILIES
+from atkd.runtime.files import read_json, write_json, write_text
+from atkd.statistics.estimates import save_csv
 from atkd.statistics.intervals import RELIABLE_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MINUS = "\N{MINUS SIGN}"
+KINDS = ("csv", "md", "tex", "json")  # of file, the first being what Snakemake's report shows
+TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "←": r"$\leftarrow$",
+    MINUS: "$-$",
+    ">": "$>$",
+    **{character: "\\" + character for character in "&%$#_{}"},
+}
+FEW_SEEDS = " With two seeds such an interval covers 92 to 97 %."
+ANALOGUES = "(world): generated analogues of the paper's tasks, not the real sets."
 
 
 def tex(text: str) -> str:
     """Text escaped for LaTeX."""
-    swaps = {"\\": r"\textbackslash{}", MINUS: "$-$", ">": "$>$", "←": r"$\leftarrow$"}
-    swaps |= {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
-    return "".join(swaps.get(c, c) for c in text)
+    return "".join(TEX.get(character, character) for character in text)
 
 
 @dataclass
 class Table:
-    """A table as text: rows are lists of cells, None draws a rule; `data` is its CSV."""
+    """A table as text: rows are lists of cells, None draws a rule; `data` is its CSV.
 
-    name: str
+    Its two first columns are names, the others numbers. `name` is that of its files.
+    """
+
     title: str
     heads: list[str]
     rows: list[list[str] | None]
     notes: list[str]
-    data: pd.DataFrame
+    data: pd.DataFrame | None = field(default=None, repr=False)
+    name: str = ""
 
     def markdown(self) -> str:
         """GitHub's Markdown; rules are not drawn."""
@@ -48,31 +61,53 @@ class Table:
     def latex(self) -> str:
         """A `table*` float that needs booktabs and graphicx."""
         rows = ["\\midrule" if r is None else " & ".join(map(tex, r)) + r" \\" for r in self.rows]
-        columns = "ll" + "r" * (len(self.heads) - 2)
-        lines = [r"\begin{table*}[t]", r"\centering\small\setlength{\tabcolsep}{3.5pt}"]
-        lines += [rf"\caption{{{tex(self.title)}. {tex(' '.join(self.notes))}}}"]
-        lines += [rf"\label{{tab:{self.name}}}", r"\resizebox{\linewidth}{!}{%"]
-        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-        lines += [" & ".join(map(tex, self.heads)) + r" \\", r"\midrule", *rows, r"\bottomrule"]
-        return "\n".join([*lines, r"\end{tabular}}", r"\end{table*}"]) + "\n"
+        lines = [
+            r"\begin{table*}[t]",
+            r"\centering\small\setlength{\tabcolsep}{3.5pt}",
+            rf"\caption{{{tex(self.title)}. {tex(' '.join(self.notes))}}}",
+            rf"\label{{tab:{self.name}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{ll{'r' * (len(self.heads) - 2)}}}",
+            r"\toprule",
+            " & ".join(map(tex, self.heads)) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table*}",
+        ]
+        return "\n".join(lines) + "\n"
 
     def save(self, folder: str | Path) -> None:
-        """Writes <name>.md, .tex and .csv."""
+        """Writes <name>.md, .tex, .csv, and .json, which `read` takes."""
         base = Path(folder)
         write_text(base / f"{self.name}.md", self.markdown())
         write_text(base / f"{self.name}.tex", self.latex())
         save_csv(self.data, base / f"{self.name}.csv")
+        shown = {key: getattr(self, key) for key in ("name", "title", "heads", "rows", "notes")}
+        write_json(base / f"{self.name}.json", shown)
 
 
-def arrow(cell: Cell) -> str:
+def read(path: str | Path) -> Table:
+    """A table that was saved, without its data."""
+    return Table(**read_json(path))
+
+
+def family_title(name: str) -> str:
+    """How a model family is written for people; an unknown one by its own name."""
+    return FAMILIES[name].title if name in FAMILIES else name
+
+
+def arrow(cell: tuple[str, ...]) -> str:
     """The model a row is about: `125M ← 1.3B`, or the one model where there is no pair."""
     return " ← ".join(part.upper() for part in cell[1:3] if part != "-")
 
 
-def number(value: float, digits: int = 2, sign: str = "") -> str:
-    """A number with true minus signs; nothing where there is none."""
-    text = "" if value != value else f"{value:{sign}.{digits}f}"
-    return text.replace("-", MINUS)
+def number(value: float | None, digits: int = 2, sign: str = "", none: str = "") -> str:
+    """A number with true minus signs; `none` where there is no number."""
+    if value is None or value != value:
+        return none
+    return f"{value:{sign}.{digits}f}".replace("-", MINUS)
 
 
 def signed(row: Any, digits: int = 2) -> str:
@@ -86,22 +121,21 @@ def probability(value: float) -> str:
     return "< 0.001" if value < 0.001 else number(value, 3)
 
 
-def notes(part: pd.DataFrame, metric: str, config: str) -> list[str]:
+def notes(part: pd.DataFrame, metric: str, world: bool) -> list[str]:
     """What every table must say: metric, direction, documents, seeds, what intervals cover."""
     counts = part[part.tasks == 1].groupby("task", sort=False).documents.max()
     total = counted(counts.items()) or f"Documents: {part.documents.max()}"
-    about = f"{total}; seeds: {either(part.seeds)}. "
-    about += f"Intervals: 95 %, over {either(part.over)}."
-    if part.seeds.between(2, RELIABLE_SEEDS - 1).any():
-        about += " With two seeds such an interval covers 92 to 97 %."
+    few = part.seeds.between(2, RELIABLE_SEEDS - 1).any()
+    about = f"{total}; seeds: {either(part.seeds)}. Intervals: 95 %, over {either(part.over)}."
     text = METRICS[metric].about
     if metric == "score":
         kinds = dict.fromkeys(part.scored[part.tasks == 1]) or dict.fromkeys(part.scored)
         text += f": {', '.join(kinds)}."
-    lines = [f"{text} Averages give every task equal weight.", about]
-    if is_world(config):
-        lines += ["(world): generated analogues of the paper's tasks, not the real sets."]
-    return lines
+    return [
+        f"{text} Averages give every task equal weight.",
+        about + (FEW_SEEDS if few else ""),
+        *([ANALOGUES] if world else []),
+    ]
 
 
 def detectable_note(part: pd.DataFrame) -> str:

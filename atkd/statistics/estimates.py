@@ -1,60 +1,123 @@
-"""Score files -> numbers with intervals: every cell, and every difference worth asking about."""
+"""Score files -> numbers with intervals: what a run is, every cell of it, every difference."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.evaluation.metrics import METRICS
-from atkd.runtime.files import InputError, write_text
+from atkd.methods import METHODS, title_of
+from atkd.models.families import FAMILIES
+from atkd.runtime.files import InputError, read_json, write_text
 from atkd.statistics import intervals
+from atkd.tasks import AVERAGE_TITLES, AVERAGES, TASKS, open_ended
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-TASKS = {"dolly": "DollyEval", "selfinst": "SelfInst", "vicuna": "VicunaEval", "koala": "Koala"}
-TASKS |= {"wizardlm": "WizardLM", "mmlu": "MMLU", "drop": "DROP", "bbh": "BBH"}
-AVERAGES = {"generation": list(TASKS)[:5], "understanding": list(TASKS)[5:], "average": list(TASKS)}
-METHODS = {"teacher": "Teacher", "none": "No training", "sft": "SFT", "seqkd": "SeqKD"}
-METHODS |= {"supervised_kd": "Supervised KD", "reverse_kd": "Reverse KD", "imitkd": "ImitKD"}
-METHODS |= {"f_distill": "f-distill", "gkd": "GKD", "dkd": "Decoupled KD"}
-FAMILIES = {"opt": "OPT", "pythia": "Pythia", "llama": "LLaMA"}
-OVER_GROUPS = ("bbh",)  # plain mean over groups, as the score; all other tasks over documents
-PRIMARY = ("judge", "rouge_l", "prefix_match")  # a task's `score` is the first of these it has
-SCORED = {"judge": "the exact judge's rating (percent of 10 points) for the generation sets"}
-SCORED |= {"rouge_l": "ROUGE-L F (no stemmer) for the generation sets"}
-SCORED |= {"prefix_match": "prefix match for MMLU, DROP and BBH"}
-RATED = (
-    "a language model's rating (100 x the answers' sum / the references') for the generation sets"
-)
-
-
-Cell = tuple[str, str, str, str]
-Sides = tuple[tuple[Cell, ...], tuple[Cell, ...]]  # mean of the first less mean of the second
-Contrast = tuple[Sides, str]  # what to estimate, and its `kind`
+RECORD = "run.json"
+JUDGE = "judge"  # stands in for a task's own metric as its score wherever a judge ran
+SPOKEN = {
+    JUDGE: "the exact judge's rating (percent of 10 points)",
+    "rouge_l": "ROUGE-L F (no stemmer)",
+    "prefix_match": "prefix match",
+}
+RATED = "a language model's rating (100 x the answers' sum / the references')"
 KEYS = ["family", "student", "teacher", "method"]
-COST_COLUMNS = ["run", "stage", "wall_s", "cpu_s", "startup_s", "peak_memory_mb"]
-DOCUMENT_COLUMNS = ["run", "task", "document", "group", "metric", "value", "numerator"]
-DOCUMENT_COLUMNS += ["denominator"]
+# The columns read here.
+SCORES = [*KEYS, "seed", "task", "metric", "value", "n"]
+DOCUMENTS = ["run", "task", "document", "group", "metric", "value", "numerator", "denominator"]
+UNRANKED = 1000  # behind all that a registry knows
 
 
-def label(method: str) -> str:
-    """How a method is written for people; `x_atkd` is `X + ATKD`."""
-    base = method.removesuffix("_atkd")
-    return METHODS.get(base, base) + (" + ATKD" if method.endswith("_atkd") else "")
+class Cell(NamedTuple):
+    """A model of the grid, seeds apart; `-` stands for no student, or no teacher."""
+
+    family: str
+    student: str
+    teacher: str
+    method: str
 
 
-def sort_key(cell: Cell) -> tuple[Any, ...]:
-    """Orders cells: family, no teacher, teachers by size, each baseline before its ATKD."""
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run says of itself (`run.json`, beside its scores).
+
+    `source`: where its data came from (world, local, hub, url). `tasks` are those of the averages,
+    `extra_tasks` others. `judge`: whether a language model was to rate answers. `runs`: the key
+    family/student/teacher/method/seed of every model of the grid.
+    """
+
+    config: str
+    source: str
+    seeds: list[int]
+    tasks: list[str]
+    extra_tasks: list[str]
+    families: list[str]
+    pairs: list[dict[str, str]]
+    methods: list[str]
+    judge: bool
+    runs: list[str]
+
+    @property
+    def world(self) -> bool:
+        """Whether the tasks are the embedded world's analogues, whatever the run is called."""
+        return self.source == "world"
+
+    @property
+    def all_tasks(self) -> list[str]:
+        """Every task that was asked."""
+        return [*self.tasks, *self.extra_tasks]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The models of the grid, each once."""
+        return list(dict.fromkeys(Cell(*key.split("/")[:4]) for key in self.runs))
+
+
+def read_record(path: str | Path) -> RunRecord:
+    """A run's record.
+
+    Args:
+        path: the file `run.json`.
+
+    Raises:
+        InputError: the file is missing or no JSON object, or lacks a key.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"{path}: file not found; expected the run's record (source of data, tasks and the "
+            "grid of models), which a run writes beside its scores.csv"
+        )
+    found = read_json(path)
+    names = [one.name for one in fields(RunRecord)]
+    missing = [name for name in names if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise InputError(f"{path}: key {missing[0]!r} is missing; expected {', '.join(names)}")
+    return RunRecord(**{name: found[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What to estimate: the mean of cells, less the mean of others where there are any."""
+
+    ours: tuple[Cell, ...]
+    theirs: tuple[Cell, ...] = ()
+    kind: str = "cell"
+
+
+def sort_key(cell: tuple[str, ...]) -> tuple[Any, ...]:
+    """Orders cells: family, no teacher, teachers by size, each baseline before what wraps it."""
     family, student, teacher, method = cell
-    known, base = list(METHODS), method.removesuffix("_atkd")
-    rank = known.index(base) if base in known else len(known)
-    place = list(FAMILIES).index(family) if family in FAMILIES else len(FAMILIES)
+    families, methods = list(FAMILIES), ["teacher", *METHODS]
+    base = METHODS[method].base or method if method in METHODS else method
+    rank = methods.index(base) if base in methods else UNRANKED
+    place = families.index(family) if family in families else UNRANKED
     return place, family, size(teacher), teacher, rank, size(student), method
 
 
@@ -67,54 +130,71 @@ def size(text: str) -> float:
         return 0.0
 
 
-def is_world(config: str) -> bool:
-    """Whether a configuration's tasks are the embedded world's analogues, not the real sets."""
-    return config.startswith(("world", "smoke", "deviations"))
-
-
-def task_label(task: str, config: str, count: int = 0) -> str:
+def task_label(task: str, world: bool, count: int = 0) -> str:
     """A column's head: says when a task is the world's analogue, or an average lacks tasks."""
-    name = TASKS.get(task, task.capitalize())
-    if 0 < count < len(AVERAGES.get(task, [])):
-        return f"{name} ({count} of {len(AVERAGES[task])} tasks)"
-    return f"{name} (world)" if task not in AVERAGES and is_world(config) else name
+    if task not in AVERAGES:
+        name = TASKS[task].title if task in TASKS else task.capitalize()
+        return f"{name} (world)" if world else name
+    whole = len(AVERAGES[task])
+    lack = f" ({count} of {whole} tasks)" if 0 < count < whole else ""
+    return AVERAGE_TITLES[task] + lack
+
+
+def scored_by(task: str, spoken: str) -> str:
+    """What a task's score is, and the tasks that share it: `prefix match for MMLU and DROP`."""
+    if open_ended(task):
+        return f"{spoken} for the generation sets"
+    own = TASKS[task].metric
+    kin = [row.title for row in TASKS.values() if row.average and row.metric == own]
+    *most, last = kin or [TASKS[task].title]
+    return f"{spoken} for {', '.join(most)} and {last}" if most else f"{spoken} for {last}"
 
 
 @dataclass
 class Scores:
     """Documents' values as matrices (runs R, documents D) per (task, metric), NaN where absent.
 
-    A metric that is a ratio of sums has its numerators in `values` and its `denominators`.
+    A metric that is a ratio of sums has its numerators in `values` and its `denominators`. `own`
+    is the metric that a task's score is, `scored` the same in words.
     """
 
-    config: str
-    rows: dict[Cell, dict[int, int]]  # (family, student, teacher, method) -> seed -> row
+    record: RunRecord
+    rows: dict[Cell, dict[int, int]]  # cell -> seed -> row
     values: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     denominators: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     groups: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    scored: dict[str, str] = field(default_factory=dict)  # task -> what its score is
+    own: dict[str, str] = field(default_factory=dict)
+    scored: dict[str, str] = field(default_factory=dict)
 
     def columns(self) -> dict[str, list[str]]:
         """Column -> the tasks it averages: the paper's tasks that were run, averages, others."""
         found = {task for task, _ in self.values}
         means = {name: [t for t in tasks if t in found] for name, tasks in AVERAGES.items()}
         means = {name: tasks for name, tasks in means.items() if tasks}
-        tasks = means.get("average", []) + sorted(found - set(TASKS))
-        return {t: [t] for t in tasks} | means
+        others = sorted(found - set(AVERAGES["average"]))
+        return {t: [t] for t in means.get("average", []) + others} | means
 
     def metrics(self) -> list[str]:
         """What to estimate; ROUGE-L only beside a judge, for else it is the score itself."""
-        own = SCORED["rouge_l"]
-        other = any(m == "rouge_l" and self.scored[task] != own for task, m in self.values)
-        shown = (name for name, row in METRICS.items() if row.estimated)
-        return [name for name in shown if other or name != "rouge_l"]
+        told = any(m == "rouge_l" and self.own.get(task) != m for task, m in self.values)
+        shown = [name for name, row in METRICS.items() if row.estimated]
+        return [name for name in shown if told or name != "rouge_l"]
 
 
-def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV (gzip by suffix) with at least `columns`; InputError names the file and the lack."""
+def read_csv(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A CSV file (gzip by suffix), names read as text.
+
+    Args:
+        path: the file.
+        columns: names that it must have.
+
+    Raises:
+        InputError: names the file that cannot be read, the column it lacks, or that it is empty.
+    """
     import pandas as pd
 
-    types = dict.fromkeys([*KEYS, "config", "run", "task", "document", "group", "metric"], str)
+    names = ("config", "run", "task", "document", "group", "metric")
+    types = dict.fromkeys([*KEYS, *names], str)
     try:
         frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
@@ -128,14 +208,27 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     return frame
 
 
-def load(scores_path: str | Path, documents_path: str | Path) -> Scores:
-    """Reads both files; InputError if a run has no documents or a document occurs twice."""
-    frame = read_csv(scores_path, ["config", *KEYS, "seed", "task", "metric", "value", "n"])
-    documents = read_csv(documents_path, DOCUMENT_COLUMNS)
-    scores, runs = Scores(str(frame.config[0]), {}), {}
+def load(
+    scores_path: str | Path, documents_path: str | Path, record_path: str | Path | None = None
+) -> Scores:
+    """Documents' values of all models that have scores.
+
+    Args:
+        scores_path: scores.csv, which says what models there are.
+        documents_path: documents.csv.gz.
+        record_path: the run's record; run.json beside the scores where none is given.
+
+    Raises:
+        InputError: a file is missing or damaged, a run has no documents, or a document occurs twice
+            in one run and task.
+    """
+    frame = read_csv(scores_path, SCORES)
+    documents = read_csv(documents_path, DOCUMENTS)
+    scores = Scores(read_record(record_path or Path(scores_path).with_name(RECORD)), {})
+    runs: dict[str, int] = {}
     for *cell, seed in frame[[*KEYS, "seed"]].drop_duplicates().itertuples(index=False):
         run = "/".join([*cell, str(seed)])
-        scores.rows.setdefault(tuple(cell), {})[int(seed)] = runs[run] = len(runs)
+        scores.rows.setdefault(Cell(*cell), {})[int(seed)] = runs[run] = len(runs)
     absent = sorted(set(runs) - set(documents.run))
     if absent:
         raise InputError(f"{documents_path}: no rows for run {absent[0]}, which {scores_path} has")
@@ -150,12 +243,14 @@ def load(scores_path: str | Path, documents_path: str | Path) -> Scores:
 
 
 def _score(scores: Scores, task: str) -> None:
-    """The task's primary metric under the name `score`, in percent also where it is a ratio."""
-    own = next((m for m in PRIMARY if (task, m) in scores.values), None)
+    """The task's own metric under the name `score`, in percent also where it is a ratio."""
+    names = (JUDGE, TASKS[task].metric) if task in TASKS else ()
+    own = next((name for name in names if (task, name) in scores.values), None)
     if own is None:
         return
     rated = (task, own) in scores.denominators
-    scores.scored[task] = RATED if rated else SCORED[own]
+    scores.own[task] = own
+    scores.scored[task] = scored_by(task, RATED if rated else SPOKEN.get(own, own))
     for kept in (scores.values, scores.groups, *([scores.denominators] if rated else [])):
         kept[task, "score"] = kept[task, own]
     if rated:
@@ -179,16 +274,22 @@ def _place(scores: Scores, task: str, metric: str, part: pd.DataFrame, runs: int
     scores.groups[task, metric] = first.group.fillna("").to_numpy(str)
 
 
-def parts(scores: Scores, metric: str, sides: Sides) -> dict[str, intervals.Components | None]:
-    """Components per task of a cell's mean, of several cells' mean, or of a difference.
+def parts(scores: Scores, metric: str, wanted: Contrast) -> dict[str, intervals.Components | None]:
+    """Variance components, per task, of a cell's mean, of several cells', or of a difference.
 
-    Over the seeds that all cells have; None for a task without the metric or a shared document.
+    Args:
+        scores: the values.
+        metric: a name of `Scores.values`.
+        wanted: the cells; over the seeds that all of them have.
+
+    Returns:
+        Task -> components; None for a task without the metric or without a shared document.
     """
-    cells = [*sides[0], *sides[1]]
+    cells = [*wanted.ours, *wanted.theirs]
     seeds = sorted(set.intersection(*(set(scores.rows[cell]) for cell in cells)))
     picked = [[scores.rows[cell][seed] for seed in seeds] for cell in cells]
     tasks = [column for column in scores.columns() if column not in AVERAGES]
-    return {task: _part(scores, (task, metric), picked, len(sides[0])) for task in tasks}
+    return {task: _part(scores, (task, metric), picked, len(wanted.ours)) for task in tasks}
 
 
 def _part(
@@ -199,43 +300,70 @@ def _part(
     values = [scores.values[key][side] for side in rows]
     below = scores.denominators.get(key)
     lengths = None if below is None else [below[side] for side in rows]
-    groups = scores.groups[key] if key[0] in OVER_GROUPS and below is None else None
+    over_groups = key[0] in TASKS and TASKS[key[0]].over_groups and below is None
+    groups = scores.groups[key] if over_groups else None
     return intervals.contrast(values[:ours], values[ours:], lengths, groups)
 
 
-def names(sides: Sides) -> dict[str, Any]:
+def names(wanted: Contrast) -> dict[str, Any]:
     """What a row is about: the first side's cell, `all` where its cells differ."""
-    shared = [set(part) for part in zip(*sides[0], strict=True)]
-    cell = [part.pop() if len(part) == 1 else "all" for part in shared]
-    versus = "; ".join("/".join(cell) for cell in sides[1])
-    found = {"pairs": len(sides[0]), "teacher_size": size(cell[2])}
-    return found | dict(zip(KEYS, cell, strict=True)) | {"label": label(cell[3]), "versus": versus}
+    shared = [set(part) for part in zip(*wanted.ours, strict=True)]
+    cell = Cell(*(part.pop() if len(part) == 1 else "all" for part in shared))
+    return {
+        "pairs": len(wanted.ours),
+        "teacher_size": size(cell.teacher),
+        **cell._asdict(),
+        "label": title_of(cell.method),
+        "versus": "; ".join("/".join(other) for other in wanted.theirs),
+    }
 
 
 def estimates(scores: Scores, wanted: Iterable[Contrast]) -> list[dict[str, Any]]:
-    """One row per metric, column and contrast; `iqm` only over four tasks or more.
+    """Every contrast on every metric and column (task or average).
 
-    Rows of differences also have `detectable`.
+    Args:
+        scores: the values.
+        wanted: what to estimate.
+
+    Returns:
+        Rows with what they are about, the fields of `intervals.Estimate`, and `iqm` (over four
+        tasks or more, else NaN); rows of differences also have `detectable`. In the metric's unit.
     """
+    rows = []
+    for contrast, metric in itertools.product(wanted, scores.metrics()):
+        found = parts(scores, metric, contrast)
+        for column, tasks in scores.columns().items():
+            known = [part for part in map(found.get, tasks) if part is not None]
+            if len(known) == len(tasks):
+                rows.append(_row(scores, contrast, metric, column, tasks, known))
+    return rows
+
+
+def _row(
+    scores: Scores,
+    contrast: Contrast,
+    metric: str,
+    column: str,
+    tasks: list[str],
+    known: list[intervals.Components],
+) -> dict[str, Any]:
     import numpy as np
 
-    rows = []
-    for (sides, kind), metric in itertools.product(wanted, scores.metrics()):
-        found = parts(scores, metric, sides)
-        for column, tasks in scores.columns().items():
-            known = [found[task] for task in tasks]
-            if None in known:
-                continue
-            row = {"kind": kind, "metric": metric, "task": column, "tasks": len(tasks)}
-            row["task_label"] = task_label(column, scores.config, len(tasks))
-            kinds = dict.fromkeys(scores.scored.get(task, "") for task in tasks)
-            row["scored"] = ", ".join(kinds) if metric == "score" else ""
-            spread = np.stack([task.seed_means for task in known])
-            middle = intervals.interquartile_mean(spread) if len(tasks) > 3 else math.nan
-            estimate = intervals.estimate(known)
-            row |= names(sides) | estimate._asdict() | {"iqm": middle}
-            rows.append(row | ({"detectable": intervals.detectable(estimate)} if sides[1] else {}))
-    return rows
+    kinds = dict.fromkeys(scores.scored.get(task, "") for task in tasks)
+    seed_means_TS = np.stack([task.seed_means for task in known])
+    estimate = intervals.estimate(known)
+    row = {
+        "kind": contrast.kind,
+        "metric": metric,
+        "task": column,
+        "tasks": len(tasks),
+        "task_label": task_label(column, scores.record.world, len(tasks)),
+        "scored": ", ".join(kinds) if metric == "score" else "",
+        **names(contrast),
+        **estimate._asdict(),
+        "iqm": intervals.interquartile_mean(seed_means_TS) if len(tasks) > 3 else math.nan,
+    }
+    return row | ({"detectable": intervals.detectable(estimate)} if contrast.theirs else {})
 
 
 def save_csv(frame: pd.DataFrame, path: str | Path) -> None:

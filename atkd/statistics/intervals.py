@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
-
-from atkd.statistics import tdist
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray
 
+Mixture = Sequence[tuple[float, float]]  # weight, degrees of freedom of Student's t
 DOCUMENTS_ONLY = "documents only"
 SEEDS_AND_DOCUMENTS = "seeds and documents"
+NORMAL = 1e7  # degrees of freedom from which t is the normal distribution
 RELIABLE_SEEDS = 3  # with two, a 95 % interval covers 92 to 97 % (benchmarks/coverage.md)
 
 
 class Estimate(NamedTuple):
-    """A mean with a two-sided interval; `over` says what the interval generalises to.
+    """A mean with a two-sided interval, in the unit of its values.
 
-    `share` is what seeds carry of the variance, `freedom` the degrees of freedom of the rest.
+    `error` is the standard error, `share` what seeds carry of its square, `freedom` the degrees of
+    freedom of the rest. `over` says what the interval generalises to.
     """
 
     value: float
@@ -41,10 +43,13 @@ class Estimate(NamedTuple):
 
 
 class Components(NamedTuple):
-    """One task's mean: per seed (..., S), and its variance over documents, in parts (...).
+    """One task's mean and its variance over documents, in parts.
 
-    `document` is the variance of the mean due to documents, the residual included; `residual` the
-    part due to the residual alone (zero with one seed, where nothing tells them apart).
+    Shape:
+        seed_means: (..., S), the mean over documents of each seed.
+        document: (...), the variance of the mean due to documents, the residual included.
+        residual: (...), the part due to the residual alone; zero with one seed, where nothing
+            tells them apart.
     """
 
     seed_means: Array
@@ -55,23 +60,40 @@ class Components(NamedTuple):
 
 
 def ratio_values(numerator_SD: Array, denominator_SD: Array) -> Array:
-    """Values (S, D) whose mean over documents is sum(numerator) / sum(denominator) for each seed.
+    """Values whose mean over documents is sum(numerator) / sum(denominator) for each seed.
 
-    Linearised about each seed's ratio, so that their spread is the ratio's spread (delta method).
+    Linearised about each seed's ratio, so that their spread is the ratio's spread.
+
+    Shape:
+        numerator_SD, denominator_SD, returned: (S, D).
+
+    Source:
+        The delta method.
     """
     ratio_S1 = numerator_SD.sum(1, keepdims=True) / denominator_SD.sum(1, keepdims=True)
     scale_S1 = denominator_SD.mean(1, keepdims=True)
     return ratio_S1 + (numerator_SD - ratio_S1 * denominator_SD) / scale_S1
 
 
-def components(values_SD: Array, groups: Sequence[str] | None = None) -> Components:
-    """Two-way variance components of the mean of `values_SD`, shape (..., S, D).
+def components(values_SD: Array, groups: Sequence[str] | Array | None = None) -> Components:
+    """Two-way variance components of a mean over documents.
 
-    For a comparison pass differences, same seeds and documents on both sides. Without `groups`
-    this is the textbook two-way analysis of variance without replication. With `groups` (D,) the
-    mean is the plain mean of the groups' means, and the groups are fixed: documents vary within
-    theirs (or about the common mean, if some group has one document only). ValueError if an array
-    is empty or not finite.
+    For a comparison pass differences, same seeds and documents on both sides.
+
+    Args:
+        values_SD: the values.
+        groups: each document's group, where the mean is the plain mean of the groups' means. Groups
+            are fixed: documents vary within theirs, or about the common mean if some group has one
+            document only.
+
+    Shape:
+        values_SD: (..., S, D); groups: (D,).
+
+    Raises:
+        ValueError: the array is empty or not finite.
+
+    Source:
+        Without groups, the textbook two-way analysis of variance without replication.
     """
     import numpy as np
 
@@ -108,15 +130,24 @@ def contrast(
     ours: Sequence[Array],
     theirs: Sequence[Array] = (),
     denominators: Sequence[Array] | None = None,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | Array | None = None,
 ) -> Components | None:
     """Components of the mean of `ours`, less the mean of `theirs` where there are any.
 
-    Sides are (S, D), the same seeds and documents in the same order, NaN where a document has no
-    value: it is then left out on all sides. Sides are averaged document by document before
-    anything varies, for models that answer the same documents do not err independently. With
-    `denominators` (one a side, ours first) a side's mean is a ratio of sums; with `groups` (D,)
-    it is the plain mean of groups. None if no document is shared.
+    Sides are averaged document by document before anything varies, for models that answer the same
+    documents do not err independently.
+
+    Args:
+        ours, theirs: each model's values, the same seeds and documents in the same order; a
+            document that is NaN anywhere is left out on all sides.
+        denominators: one a side, ours first, where a side's mean is a ratio of sums.
+        groups: as for `components`.
+
+    Shape:
+        each side and denominator: (S, D); groups: (D,).
+
+    Returns:
+        The components; None if no document is shared.
     """
     import numpy as np
 
@@ -147,7 +178,13 @@ def moments(tasks: Sequence[Components]) -> Moments:
 
     Tasks have their own documents but share the seeds: the seeds' part of the variance is that of
     each seed's average over tasks, which holds the residual too; to it comes what all seeds share,
-    the documents' variance less the residual (zero if negative), with Satterthwaite's freedom.
+    the documents' variance less the residual (zero if negative).
+
+    Args:
+        tasks: one or more tasks' components, of the same seeds and batch.
+
+    Source:
+        Degrees of freedom of the documents' part: Satterthwaite (1946).
     """
     import numpy as np
 
@@ -166,53 +203,96 @@ def moments(tasks: Sequence[Components]) -> Moments:
 
 
 def estimate(tasks: Sequence[Components], level: float = 0.95) -> Estimate:
-    """The plain average of one or more tasks' means (no batch), with its interval.
+    """The plain average of tasks' means, with its interval.
 
-    With one seed the interval is over documents only; NaN where a task has a single document.
+    Args:
+        tasks: one or more tasks' components, without a batch.
+        level: the interval's coverage.
+
+    Returns:
+        The estimate. With one seed its interval is over documents only; it is NaN where a task has
+        a single document.
     """
     value, error, share, freedom = (float(part) for part in moments(tasks))
     seeds, documents = len(tasks[0].seed_means), sum(task.documents for task in tasks)
     parts = reference(share, seeds, freedom)
-    half = error * tdist.quantile(0.5 + level / 2, parts) if error > 0 else error
+    half = error * mixture_quantile(0.5 + level / 2, parts) if error > 0 else error
     over = SEEDS_AND_DOCUMENTS if seeds > 1 else DOCUMENTS_ONLY
     rest = (error, share, freedom, seeds, documents, over)
     return Estimate(value, value - half, value + half, *rest)
 
 
 def p_value(found: Estimate) -> float:
-    """Two-sided p-value of no difference, over seeds and documents; NaN below `RELIABLE_SEEDS`."""
+    """Two-sided p-value of no difference, over seeds and documents.
+
+    Args:
+        found: the difference.
+
+    Returns:
+        A probability; NaN below `RELIABLE_SEEDS` seeds or where the error is unknown.
+    """
     if found.seeds < RELIABLE_SEEDS or math.isnan(found.error):
         return math.nan
     if found.error == 0:
         return float(found.value == 0)
     parts = reference(found.share, found.seeds, found.freedom)
-    return 2.0 * tdist.cdf(-abs(found.value) / found.error, parts)
+    return 2.0 * mixture_cdf(-abs(found.value) / found.error, parts)
 
 
 def detectable(found: Estimate, level: float = 0.95, power: float = 0.8) -> float:
     """The smallest true effect that a test like this one would find with probability `power`.
 
-    Bloom's (1995) multiple of the standard error: with t at two degrees its power is 0.77.
+    Args:
+        found: the difference.
+        level: of the interval that has to leave zero out.
+        power: how often.
+
+    Returns:
+        An effect in the unit of the difference; NaN where the error is unknown.
+
+    Source:
+        Bloom (1995), a multiple of the standard error; with t at two degrees its power is 0.77.
     """
     if not found.error > 0:
         return found.error
     parts = reference(found.share, found.seeds, found.freedom)
-    return found.error * sum(tdist.quantile(q, parts) for q in (0.5 + level / 2, power))
+    return found.error * sum(mixture_quantile(q, parts) for q in (0.5 + level / 2, power))
 
 
 def reference(share: float, seeds: int, freedom: float) -> list[tuple[float, float]]:
-    """What value / error is compared with: (weight, degrees of freedom) of Student's t.
+    """What value / error is compared with: a mixture of Student's t.
 
     Seeds and documents weigh as they do in the variance. Satterthwaite's single t lets a 95 %
     interval cover 92 % at three seeds that carry nine tenths of the variance, and a test at 1 % err
-    three times too often; the mixture holds its level (benchmarks/coverage.md).
+    three times too often; the mixture holds its level.
+
+    Args:
+        share: what seeds carry of the variance.
+        seeds: their number.
+        freedom: degrees of freedom of the documents' part.
+
+    Returns:
+        (weight, degrees of freedom) of the parts that weigh anything.
+
+    Source:
+        Simulation, benchmarks/coverage.md.
     """
     parts = [(share, seeds - 1.0), (1.0 - share, freedom)]
     return [(weight, degrees) for weight, degrees in parts if weight > 0]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjusted p-values, in the order given; NaN stays, yet counts."""
+    """Adjusted p-values of one family of tests.
+
+    Args:
+        p_values: of all its tests; NaN stays NaN, yet counts as a test.
+
+    Returns:
+        Adjusted p-values in the order given.
+
+    Source:
+        Holm (1979), step-down.
+    """
     adjusted, running = [math.nan] * len(p_values), 0.0
     known = [place for place, p in enumerate(p_values) if not math.isnan(p)]
     for rank, place in enumerate(sorted(known, key=lambda place: p_values[place])):
@@ -224,8 +304,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def improvement(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
     """Probability that a run of ours scores higher than a run of theirs on a task picked at random.
 
-    Sides hold, per task, the scores of its runs (seeds). Every run is compared with every run of
-    the other side, ties count half, and tasks weigh the same: Agarwal et al. (2021), rliable.
+    Every run is compared with every run of the other side, ties count half, tasks weigh the same.
+
+    Args:
+        ours, theirs: per task the scores of its runs (seeds), higher is better.
+
+    Source:
+        Agarwal et al. (2021), rliable's probability of improvement.
     """
     import numpy as np
 
@@ -237,9 +322,91 @@ def improvement(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
 
 
 def interquartile_mean(values: Array) -> float:
-    """Mean of what is left of all values, flattened, without a quarter at each end (rliable's)."""
+    """Mean of what is left of all values without a quarter at each end.
+
+    Args:
+        values: of any shape, flattened.
+
+    Source:
+        Agarwal et al. (2021), rliable's IQM.
+    """
     import numpy as np
 
     ordered = np.sort(np.asarray(values, dtype=float), axis=None)
     cut = ordered.size // 4
     return float(ordered[cut : ordered.size - cut].mean())
+
+
+def mixture_cdf(value: float, parts: Mixture) -> float:
+    """Distribution function of a mixture of Student's t; the lower tail keeps its precision.
+
+    Args:
+        value: where.
+        parts: (weight, degrees of freedom), weights adding up to one; infinity is the normal
+            distribution.
+    """
+    return sum(weight * _cdf(value, freedom) for weight, freedom in parts)
+
+
+def mixture_quantile(probability: float, parts: Mixture) -> float:
+    """Inverse of `mixture_cdf` by Newton's method, absolute error under 1e-9.
+
+    Args:
+        probability: between 0 and 1.
+        parts: as for `mixture_cdf`.
+
+    Returns:
+        The quantile; NaN if a part has no degrees of freedom.
+    """
+    if any(math.isnan(freedom) for _, freedom in parts):
+        return math.nan
+    if probability < 0.5:
+        return -mixture_quantile(1.0 - probability, parts)
+    value = NormalDist().inv_cdf(probability)  # left of the root, where Newton only climbs
+    for _ in range(200):
+        slope = sum(weight * _density(value, freedom) for weight, freedom in parts)
+        step = (probability - mixture_cdf(value, parts)) / slope
+        value += step
+        if abs(step) < 1e-10 * max(1.0, value):
+            break
+    return value
+
+
+def _cdf(value: float, freedom: float) -> float:
+    if freedom > NORMAL:
+        return 0.5 * math.erfc(-value / math.sqrt(2))
+    tail = 0.5 * _incomplete_beta(freedom / 2.0, 0.5, freedom / (freedom + value * value))
+    return 1.0 - tail if value > 0 else tail
+
+
+def _density(value: float, freedom: float) -> float:
+    if freedom > NORMAL:
+        return math.exp(-value * value / 2) / math.sqrt(2 * math.pi)
+    scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+    scale -= 0.5 * math.log(freedom * math.pi)
+    return math.exp(scale - (freedom + 1) / 2 * math.log1p(value * value / freedom))
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """Regularised incomplete beta function by its continued fraction (Lentz's method)."""
+    if x <= 0.0 or x >= 1.0:
+        return float(x >= 1.0)
+    if x > (a + 1.0) / (a + b + 2.0):
+        return 1.0 - _incomplete_beta(b, a, 1.0 - x)
+    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    front = math.exp(scale + a * math.log(x) + b * math.log1p(-x)) / a
+    fraction, c, d = 1.0, 1.0, 0.0
+    for step in range(2000):
+        half = step // 2
+        if step == 0:
+            term = 1.0
+        elif step % 2 == 0:
+            term = half * (b - half) * x / ((a + step - 1.0) * (a + step))
+        else:
+            term = -(a + half) * (a + b + half) * x / ((a + step - 1.0) * (a + step))
+        d = 1.0 / (1.0 + term * d)
+        c = 1.0 + term / c
+        fraction *= c * d
+        if abs(1.0 - c * d) < 1e-15:
+            break
+    return front * (fraction - 1.0)

@@ -24,7 +24,7 @@ from judge_server import Reply, Server, completion, ratings, serving, until
 from atkd.evaluation import scores
 from atkd.judge import judge
 from atkd.judge.verdicts import Question, Verdict, questions, summarise
-from atkd.reporting import agreement
+from atkd.reporting import diagnostics
 from atkd.runtime.cli import run as cli
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_jsonl
 from atkd.tasks import AVERAGES
@@ -272,7 +272,7 @@ def test_ratings_become_scores_and_tables(results: Path, run: Run) -> None:
     assert f"{mine},dolly,score,{100 * 4.5 / 8:.6f},6" in lines
     assert f"{mine},koala,judge,{100 * 4 / 8:.6f},5" in lines
     assert f"{mine},koala,judge_unparsable,{100 / 6:.6f},6" in lines
-    table = agreement.ratings(pd.read_csv(results / "documents.csv.gz"))
+    table = diagnostics.ratings(pd.read_csv(results / "documents.csv.gz"))
     found = read_json(results / "judge/summary.json")["runs"][RUN]
     row = table[table.method == "sft"].iloc[0]
     for name in ("score", "mean_difference", "wins", "ties", "losses"):

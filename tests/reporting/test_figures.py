@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_runs import write_run
+from made_runs import change_record, register_mine, write_run
 
 from atkd.reporting import figures, score_tables
+from atkd.reporting.inputs import run_in
 from atkd.runtime.files import InputError
 
 
 def drawn(folder: Path, **options: object) -> list[str]:
     """Draws a synthetic run's figures."""
     run = write_run(folder, **options)
-    score_tables.draw(run / "tables", scores=run / "scores.csv", documents=run / "documents.csv.gz")
+    score_tables.draw(run_in(run), run / "tables")
     return figures.draw(run / "tables", run / "figures")
 
 
@@ -33,7 +34,10 @@ def test_every_figure_with_its_caption_and_fixed_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("methods", [(), ("mine",), ("seqkd", "mine_atkd", "mine")])
-def test_draws_what_there_is(tmp_path: Path, methods: tuple[str, ...]) -> None:
+def test_draws_what_there_is(
+    tmp_path: Path, methods: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_mine(monkeypatch)
     options = {"families": ("opt",), "documents": 2, "tasks": ("koala",), "methods": methods}
     names = drawn(tmp_path, **options)
     assert ("gains" in names) == ("forest" in names) == ("mine_atkd" in methods)
@@ -41,5 +45,18 @@ def test_draws_what_there_is(tmp_path: Path, methods: tuple[str, ...]) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path, families=("opt",), documents=2, tasks=("koala",))
+    with pytest.raises(InputError, match=r"tables: folder not found"):
+        figures.draw(run / "tables", tmp_path)
+    (run / "tables").mkdir()
     with pytest.raises(InputError, match=r"estimates\.csv: expected a CSV"):
-        figures.draw(tmp_path, tmp_path)
+        figures.draw(run / "tables", tmp_path)
+
+
+def test_captions_say_the_world_by_its_source(tmp_path: Path) -> None:
+    options = {"families": ("opt",), "documents": 2, "tasks": ("koala",)}
+    drawn(tmp_path, config="anything", **options)
+    assert "analogues" in (tmp_path / "figures/scaling.txt").read_text()
+    change_record(tmp_path, source="local", config="world")
+    figures.draw(tmp_path / "tables", tmp_path / "figures")
+    assert "analogues" not in (tmp_path / "figures/scaling.txt").read_text()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_runs import judge_of, write_run, write_samples
+from made_runs import change_record, judge_of, write_run, write_samples
 
-from atkd.reporting import report, score_tables
+from atkd.reporting import pages, report
 from atkd.runtime.files import InputError, read_json, write_text
 
 
@@ -40,7 +40,7 @@ def test_freeze_refuses_an_incomplete_run(run: Path, tmp_path: Path) -> None:
     text = (run / "scores.csv").read_text()
     lines = [line for line in text.splitlines() if ",7b,supervised_kd," not in line]
     write_text(run / "scores.csv", "\n".join(lines) + "\n")
-    with pytest.raises(InputError, match="llama/68m/7b/supervised_kd: no scores"):
+    with pytest.raises(InputError, match="llama/68m/7b/supervised_kd/1: no scores"):
         report.freeze(run, tmp_path / "frozen")
     lines = [line for line in text.splitlines() if ",7b,supervised_kd,1,bbh" not in line]
     write_text(run / "scores.csv", "\n".join(lines) + "\n")
@@ -58,6 +58,51 @@ def test_freeze_refuses_scores_that_documents_do_not_give(run: Path, tmp_path: P
     lines[1] = ",".join([*parts[:-2], str(float(parts[-2]) + 1), parts[-1]])
     write_text(run / "scores.csv", "\n".join(lines) + "\n")
     with pytest.raises(InputError, match="its documents give"):
+        report.freeze(run, tmp_path / "frozen")
+
+
+def test_freeze_refuses_what_its_record_does_not_know(run: Path, tmp_path: Path) -> None:
+    keys = read_json(run / "run.json")["runs"]
+    change_record(run, runs=[key for key in keys if key != "llama/68m/-/sft/1"])
+    with pytest.raises(InputError, match=r"llama/68m/-/sft/1: has scores, but run\.json does not"):
+        report.freeze(run, tmp_path / "frozen")
+    (run / "run.json").unlink()
+    with pytest.raises(InputError, match=r"run\.json: file not found"):
+        report.freeze(run, tmp_path / "frozen")
+
+
+VARIED = {"llama": "supervised_kd+eos_untaught", "opt": "supervised_kd+prompt_taught"}
+
+
+def two_families(folder: Path) -> Path:
+    """A run of deviations whose families have different variants."""
+    methods = ("supervised_kd", *VARIED.values())
+    run = write_run(
+        folder, tuple(VARIED), methods, seeds=2, documents=3, tasks=("koala", "bbh"), config="both"
+    )
+    others = {(family, name) for family in VARIED for name in VARIED.values()} - {*VARIED.items()}
+    scores = pd.read_csv(run / "scores.csv", dtype=str)
+    kept = [pair not in others for pair in zip(scores.family, scores.method, strict=True)]
+    scores[kept].to_csv(run / "scores.csv", index=False)
+    keys = [key.split("/") for key in read_json(run / "run.json")["runs"]]
+    keys = [key for key in keys if (key[0], key[3]) not in others]
+    change_record(run, runs=["/".join(key) for key in keys])
+    return run
+
+
+def test_freeze_takes_a_run_whose_families_have_other_variants(tmp_path: Path) -> None:
+    run = two_families(tmp_path / "run")
+    report.freeze(run, tmp_path / "frozen")
+    report.redraw(tmp_path / "frozen")
+    assert (tmp_path / "frozen/tables/deviations.md").is_file()
+
+
+def test_freeze_refuses_a_run_that_lacks_a_seed(tmp_path: Path) -> None:
+    run = two_families(tmp_path / "run")
+    lines = (run / "scores.csv").read_text().splitlines(keepends=True)
+    lacking = f"llama,68m,7b,{VARIED['llama']},2,"
+    write_text(run / "scores.csv", "".join(line for line in lines if lacking not in line))
+    with pytest.raises(InputError, match=r"llama/68m/7b/supervised_kd\+eos_untaught/2: no scores"):
         report.freeze(run, tmp_path / "frozen")
 
 
@@ -95,23 +140,6 @@ def test_freeze_takes_a_seed_that_lost_a_document(tmp_path: Path) -> None:
     report.redraw(tmp_path / "frozen")
 
 
-def test_text_is_escaped() -> None:
-    table = score_tables.Table("x", "<b>", ["<i>", "&"], [["<script>", "a|b"], None], ["<u>"], None)
-    page = report.html_table(table)
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert r"a\|b" in table.markdown()
-
-
-def test_out_of_order_controls_lead_the_page(run: Path) -> None:
-    record = {"jobs": 0}
-    said = "CONTROLS OUT OF ORDER: 1 of 15 comparisons fail (x)."
-    table = score_tables.Table("controls", "Controls", ["a"], [], [said], None)
-    page = report.page("lab", [table], run, record)
-    assert f'<p class="verdict bad">{said}</p>' in page
-    assert page.index(said) < page.index("<h2")
-
-
 def test_summary_says_where_the_time_went(run: Path) -> None:
     report.redraw(run)
     text = report.summary(run)
@@ -139,7 +167,7 @@ def test_help_says_what_each_command_does(
             report.main()
         shown = " ".join(capsys.readouterr().out.split())
         for name in arguments or report.COMMANDS:
-            assert report.COMMANDS[name] in shown
+            assert report.COMMANDS[name].about in shown
 
 
 def test_the_page_leaves_other_outputs_alone(run: Path) -> None:
@@ -158,3 +186,37 @@ def test_answers_are_linked_where_there_are_samples(run: Path) -> None:
     report.html(run)
     assert '<a href="samples.html">' in (run / "index.html").read_text()
     assert "yes" in (run / "samples.html").read_text()
+
+
+@pytest.mark.parametrize(("source", "name"), [("world", "mine"), ("local", "world_lab")])
+def test_the_world_is_known_by_its_source(source: str, name: str, tmp_path: Path) -> None:
+    options = {"families": ("llama",), "documents": 2, "tasks": ("koala", "bbh")}
+    run = write_run(tmp_path, config=name, source=source, **options)
+    report.redraw(run)
+    world = source == "world"
+    assert (pages.MINIATURE in report.summary(run)) == world
+    assert ("in miniature" in (run / "index.html").read_text()) == world
+    for path in (*run.glob("tables/*.md"), *run.glob("tables/*.tex")):
+        text = path.read_text()
+        told = path.stem.startswith(("main_", "bits_", "gains", "controls"))
+        assert ("generated analogues" in text) == (world and told), path
+        assert world or "(world)" not in text, path
+    for path in run.glob("figures/*.txt"):
+        assert ("analogues" in path.read_text()) == world, path
+
+
+@pytest.mark.parametrize("lack", ["file", "source", "object"])
+def test_a_wrong_record_is_named(run: Path, lack: str) -> None:
+    record = read_json(run / "run.json")
+    (run / "run.json").unlink()
+    if lack == "source":
+        del record["source"]
+    if lack != "file":
+        write_text(run / "run.json", json.dumps([] if lack == "object" else record))
+    message = {
+        "file": r"run\.json: file not found; expected the run's record",
+        "source": r"run\.json: key 'source' is missing; expected config, source, seeds",
+        "object": r"run\.json: key 'config' is missing",
+    }
+    with pytest.raises(InputError, match=message[lack]):
+        report.redraw(run)

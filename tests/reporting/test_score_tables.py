@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from made_runs import NOW, drawn, write_run
 
 from atkd.reporting import score_tables
+from atkd.reporting.inputs import run_in
+from atkd.reporting.table import read
 from atkd.runtime.files import InputError, write_text
 from atkd.statistics import estimates
 
@@ -58,7 +61,9 @@ def test_tables_say_what_they_are(run: Path, tmp_path: Path) -> None:
     ):
         assert words in text
     assert text.count("Supervised KD + ATKD") == 3
-    assert "(world)" not in drawn(run, tmp_path, title="lab")["main_opt"].markdown()
+    named = drawn(run, tmp_path, name="lab")["main_opt"]
+    assert named.title == "OPT: score (lab)" and "MMLU (world)" in named.heads
+    assert read(tmp_path / "main_opt.json").rows == named.rows
     latex = found["main_opt"].latex()
     assert r"\toprule" in latex
     assert r"$\leftarrow$" in latex
@@ -75,12 +80,11 @@ def test_controls_in_and_out_of_order(run: Path, tmp_path: Path) -> None:
     packed["run"] = packed.run.replace(swap)
     packed.to_csv(tmp_path / "documents.csv.gz", index=False)
     write_text(tmp_path / "scores.csv", scores)
-    _, _, found = score_tables.build(
-        estimates.load(tmp_path / "scores.csv", tmp_path / "documents.csv.gz")
-    )
-    assert found[0].notes[0].startswith("CONTROLS OUT OF ORDER: 1 of 15")
-    assert "LLaMA" in found[0].markdown()
-    assert "OUT OF ORDER" in found[0].markdown()
+    shutil.copyfile(run / "run.json", tmp_path / "run.json")
+    (found,) = score_tables.tables(run_in(tmp_path), ["controls"])
+    assert found.notes[0].startswith("CONTROLS OUT OF ORDER: 1 of 15")
+    assert "LLaMA" in found.markdown()
+    assert "OUT OF ORDER" in found.markdown()
 
 
 def test_seeds_make_the_interval_one_over_both(tmp_path: Path) -> None:
@@ -109,12 +113,25 @@ def test_a_corner_of_the_grid(tmp_path: Path) -> None:
     assert "extra_opt" not in found
 
 
+def test_a_method_that_no_row_knows_goes_by_its_own_name(tmp_path: Path) -> None:
+    options = {"families": ("opt",), "tasks": ("koala",), "documents": 3}
+    found = drawn(write_run(tmp_path, methods=("gkd", "odd_atkd"), **options), tmp_path)
+    assert "| 125M ← 1.3B | odd_atkd |" in found["main_opt"].markdown()
+    assert not found["gains"].rows
+
+
+def test_an_unknown_table_is_named(run: Path) -> None:
+    with pytest.raises(InputError, match="found 'nothing'; expected one of controls, gains, "):
+        score_tables.tables(run_in(run), ["nothing"])
+
+
 def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.csv: file not found"):
         estimates.load(tmp_path / "nowhere.csv", run / "documents.csv.gz")
     write_text(tmp_path / "scores.csv", "config,family\nworld,opt\n")
     with pytest.raises(InputError, match="column 'student' is missing"):
         estimates.load(tmp_path / "scores.csv", run / "documents.csv.gz")
+    shutil.copyfile(run / "run.json", tmp_path / "run.json")
     lines = (run / "scores.csv").read_text().replace("opt,125m,-,sft,1", "opt,125m,-,sft,2")
     write_text(tmp_path / "scores.csv", lines)
     with pytest.raises(InputError, match="no rows for run opt/125m/-/sft/2"):
@@ -128,11 +145,13 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
         "statistics.estimates",
         "reporting.score_tables",
         "reporting.figures",
+        "reporting.registry",
+        "reporting.pages",
         "reporting.report",
     ],
 )
 def test_loads_nothing_heavy(name: str) -> None:
-    heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'numpy'}"
+    heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'numpy', 'jinja2'}"
     code = f"import sys, atkd.{name}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

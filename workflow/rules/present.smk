@@ -1,122 +1,88 @@
+include: "outputs.smk"
+
+
 rule tables:
     input:
+        record=rules.scores.output.record,
         scores=rules.scores.output.scores,
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published="results/published.csv",
-        code=code("statistics", "reporting"),
+        code=REPORTING,
     output:
-        main=report(
-            collect("<results>/tables/main_{family}.csv", family=FAMILIES),
-            caption="../report/main.rst",
-            category="Scores",
-        ),
-        rouge=report(
-            collect(
-                "<results>/tables/rouge_l_{family}.csv",
-                family=(FAMILIES if (PLAN.judge_settings or PLAN.exact) and OPEN_TASKS else []),
-            ),
-            caption="../report/rouge_l.rst",
-            category="ROUGE-L",
-        ),
-        bits=report(
-            collect("<results>/tables/bits_per_byte_{family}.csv", family=FAMILIES),
-            caption="../report/bits_per_byte.rst",
-            category="Bits per byte",
-        ),
-        extra=report(
-            collect(
-                "<results>/tables/extra_{family}.csv",
-                family=FAMILIES if config["extra_tasks"] else [],
-            ),
-            caption="../report/extra.rst",
-            category="Generalisation",
-        ),
-        gains=report("<results>/tables/gains.csv", caption="../report/gains.rst", category="Gains"),
-        judge=report(
-            collect(
-                "<results>/tables/judge_{part}.csv",
-                part=(["agreement"] if PLAN.judge_settings or PLAN.exact else [])
-                + (["ratings"] if PLAN.judge_settings else []),
-            ),
-            caption="../report/judge.rst",
-            category="Judge",
-        ),
-        controls=report(
-            "<results>/tables/controls.csv",
-            caption="../report/controls.rst",
-            category="Controls",
-        ),
-        costs=report("<results>/tables/costs.csv", caption="../report/costs.rst", category="Costs"),
-        published=report(
-            "<results>/tables/published.csv",
-            caption="../report/published.rst",
-            category="Paper",
-        ),
+        [reported(found) for found in registry.table_outputs(RECORD)],
     log:
         "<logs>/tables.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        folder=subpath(output.costs, parent=True),
+        folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd tables --scores {input.scores} --documents {input.documents} "
-        "--costs {input.costs} --published {input.published} --output {params.folder} > {log} 2>&1"
+        "python -m atkd tables --record {input.record} --scores {input.scores} "
+        "--documents {input.documents} --costs {input.costs} --published {input.published} "
+        "--output {params.folder} > {log} 2>&1"
 
 
-rule secondary:
+# Tables of analyses, which are asked for by name; the page shows them once they are there.
+rule analysis_table:
     input:
+        record=rules.scores.output.record,
         scores=rules.scores.output.scores,
-        code=code("statistics", "reporting"),
+        documents=rules.scores.output.documents,
+        analysis="<results>/analyses/{analysis}.csv",
+        code=REPORTING,
     output:
-        report(
-            "<results>/tables/secondary.csv",
-            caption="../report/secondary.rst",
-            category="Secondary metrics",
-        ),
+        collect("<results>/tables/{{analysis}}.{kind}", kind=registry.TABLE_KINDS),
     log:
-        "<logs>/secondary.log",
+        "<logs>/analyses/{analysis}_table.log",
+    wildcard_constraints:
+        analysis="|".join(registry.analyses()),
     localrule: True
     conda:
         "../../environment.yml"
     params:
+        analyses=subpath(input.analysis, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd secondary --scores {input.scores} --output {params.folder} > {log} 2>&1"
+        "python -m atkd tables --record {input.record} --scores {input.scores} "
+        "--documents {input.documents} --analyses {params.analyses} --only {wildcards.analysis} "
+        "--output {params.folder} > {log} 2>&1"
+
+
+rule analyses:
+    input:
+        collect("<results>/tables/{analysis}.md", analysis=registry.analyses()),
 
 
 rule figures:
     input:
-        tables=rules.tables.output.costs,
-        code=code("statistics", "reporting"),
+        record=rules.scores.output.record,
+        estimates="<results>/tables/estimates.csv",
+        differences="<results>/tables/differences.csv",
+        code=REPORTING,
     output:
-        report(
-            collect(
-                "<results>/figures/scaling{family}.svg", family=["", *(f"_{f}" for f in FAMILIES)]
-            ),
-            caption="../report/scaling.rst",
-            category="Figures",
-        ),
+        [reported(found) for found in registry.figure_outputs(RECORD)],
     log:
         "<logs>/figures.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        tables=subpath(input.tables, parent=True),
+        tables=subpath(input.estimates, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd figures --tables {params.tables} --output {params.folder} > {log} 2>&1"
+        "python -m atkd figures --record {input.record} --tables {params.tables} "
+        "--output {params.folder} > {log} 2>&1"
 
 
 rule page:
     input:
-        tables=rules.tables.output.costs,
-        figures=rules.figures.output,
-        secondary=rules.secondary.output,
-        published="results/published.csv",
-        code=code("statistics", "reporting"),
+        record=rules.scores.output.record,
+        tables=presented(".json"),
+        figures=presented(".svg", ".txt"),
+        templates=[str(path) for path in sorted(Path("atkd/reporting/templates").iterdir())],
+        code=REPORTING,
     output:
         index=report("<results>/index.html", caption="../report/index.rst", category="Run"),
         samples=report("<results>/samples.html", caption="../report/samples.rst", category="Run"),
@@ -128,4 +94,4 @@ rule page:
     params:
         folder=subpath(output.index, parent=True),
     shell:
-        "python -m atkd report html --run {params.folder} --published {input.published} > {log} 2>&1"
+        "python -m atkd report html --run {params.folder} > {log} 2>&1"

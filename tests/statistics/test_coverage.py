@@ -76,4 +76,4 @@ def test_quantiles_read_off_are_those_computed(benchmark: ModuleType) -> None:
     found = benchmark.quantile(share, 3, freedom)
     for value, part, degrees in zip(found, share, freedom, strict=True):
         parts = benchmark.intervals.reference(part, 3, degrees)
-        assert value == pytest.approx(benchmark.tdist.quantile(0.975, parts), rel=2e-3)
+        assert value == pytest.approx(benchmark.intervals.mixture_quantile(0.975, parts), rel=2e-3)

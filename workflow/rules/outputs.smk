@@ -1,0 +1,32 @@
+from atkd.reporting import registry
+from atkd.statistics.estimates import RunRecord
+
+RECORD = RunRecord(**PLAN.record())
+REPORTING = code(
+    "statistics",
+    "reporting",
+    "tasks.py",
+    "methods.py",
+    "models/families.py",
+    "evaluation/metrics.py",
+    "evaluation/scores.py",
+)
+
+
+def reported(found):
+    """An output of the registry; one with a category is shown in Snakemake's report."""
+    path, caption = f"<results>/{found.path}", f"../report/{found.caption}"
+    return report(path, category=found.category, caption=caption) if found.category else path
+
+
+def presented(*kinds):
+    """The run's tables and figures, of these kinds of file or of all."""
+    return [f"<results>/{path}" for path in registry.outputs(RECORD) if path.endswith(kinds or "")]
+
+
+def deviations_table(wildcards):
+    """The table of deviations, of a run that has them."""
+    found = presented("deviations.md", "deviations.tex", "deviations.csv", "deviations.json")
+    if not found:
+        raise WorkflowError("no variant is run: set the config key deviations to true")
+    return found
