@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import re
 import subprocess
 import sys
@@ -101,8 +102,9 @@ def test_toys_are_shown(toys: Path) -> None:
     page = (results / "index.html").read_text(encoding="utf-8")
     for name in ("figures/toy_figure.svg", "figures/toy_figure.txt", "tables/toy_table.md"):
         assert (results / name).is_file(), name
-    assert "toy_figure" in page and "toy_table" in page
-    assert "toy_task" in page.lower() or "Toy" in page
+    title = (results / "tables/toy_table.md").read_text(encoding="utf-8").partition("\n")[0]
+    assert 'alt="toy_figure"' in page and title.strip("*") in html.unescape(page)
+    assert "Toy task (world)" in page and "Toy KD" in page
 
 
 def test_a_toy_divergence_is_the_same_in_every_form(toys: Path) -> None:

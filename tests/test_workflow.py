@@ -71,14 +71,12 @@ def test_analyses_are_asked_for_by_name(checkout: Path, snakemake: Snakemake) ->
     found = counts(done.stdout)
     assert (found["fidelity_of"], found["fidelity"], found["crosscheck"]) == (2, 1, 1)
     assert found["crosscheck_of"] == found["evaluate"] == found["score"] and "scores" not in found
-    (models,) = re.findall(r"atkd.fidelity run --models (opt.*) --data", done.stdout)
-    folders = dict(text.split("=") for text in models.split())
-    assert all(run.startswith(("opt/-/1.3b/teacher/1", "opt/125m/")) for run in folders)
-    assert len(folders) == found["evaluate"] // 2  # of two families
-    root = "results/smoke"
-    assert folders["opt/-/1.3b/teacher/1"] == f"{root}/models/opt/1.3b/seed1/teacher"
-    assert folders["opt/125m/-/none/1"] == f"{root}/models/opt/125m/seed1/base"
-    assert folders["opt/125m/-/sft/1"] == f"{root}/students/opt/125m/-/sft/seed1"
+    lines = re.findall(r"atkd fidelity --config (\S+) --run (\S+)", done.stdout)
+    known = "results/smoke/config.json"
+    assert sorted(lines) == [(known, "llama/68m/seed1"), (known, "opt/125m/seed1")]
+    (inputs,) = re.findall(r"rule fidelity_of:\n +input: (.*opt/1.3b.*)", done.stdout)
+    models = [path for path in inputs.split(", ") if path.endswith("manifest.json")]
+    assert len(models) == found["evaluate"] // 2  # of two families; tests/test_plan.py knows which
 
 
 @pytest.mark.parametrize(
@@ -115,14 +113,14 @@ def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
         listed[name] = done.stdout
     more = {"judge": 1, "total": counts(listed["without"])["total"] + 1}
     assert counts(listed["with"]) == counts(listed["without"]) | more
-    (line,) = [line for line in listed["with"].splitlines() if "some-judge" in line]
-    models = counts(listed["with"])["evaluate"]
-    assert "python -m atkd judge llm" in line and len(re.findall(r" (opt|llama)/", line)) == models
-    assert '"max_calls": 7' in line and "localhost" not in listed["with"].replace(line, "")
-    assert "--judge results/judged/judge/documents.csv.gz" in listed["with"]
+    shared = "python -m atkd judge --config results/judged/config.json --run"
+    assert f"{shared} all " in listed["with"] and f"{shared} all " not in listed["without"]
+    assert "results/judged/judge/documents.csv.gz" in listed["with"]
+    assert "results/judged/judge/" not in listed["without"]
+    assert all("localhost" not in text for text in listed.values())
     assert all("tables/rouge_l_opt.csv" in text for text in listed.values())  # beside any judge
-    exact = re.findall(r"python -m atkd judge exact --run (\S+)", listed["without"])
-    assert len(exact) == models and "--judge" not in listed["without"]
+    rated = re.findall(rf"{shared} ((?:opt|llama)/\S+)", listed["without"])
+    assert len(rated) == counts(listed["with"])["evaluate"]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_malformed_settings_end_every_stage_with_one_message(
         "data": ["--source", "world", "--output", out],
         "tokenizer": ["--family", "opt", "--output", out],
         "prompts": ["--data", out, "--tokenizer", out, "--output", out],
-        "check": ["--tokenizers", out, "--output", out],
+        "check": ["--family", "opt", "--size", "1b", "--tokenizer", out, "--output", out],
         "train": [
             "--role",
             "base",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from atkd import kd_loss
 from atkd.data.sequences import Batch
 from atkd.losses.functional import SETTINGS
-from atkd.methods import METHODS
+from atkd.methods import METHODS, resolve
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import write_jsonl
 from atkd.training import train
@@ -57,12 +58,13 @@ def start(world: Path, family: str, method: str) -> Any:
     """A student's training that is set up as the command line would, and what it is made of."""
     row, teacher = METHODS[method], world / family
     args = SimpleNamespace(
-        role="student", method=method, seed=1, data=str(world / "train.jsonl"), cache=None,
+        role="student", seed=1, data=str(world / "train.jsonl"), cache=None,
         text=str(world / f"{family}.jsonl") if row.sequences == "teacher" else None,
         teacher=str(teacher) if row.distils else None,
     )  # fmt: skip
     options = {"max_new_tokens": 9} if "student_fraction" in row.settings else {}
-    chosen = {"family": family, "training": KNOBS, "method": options, "compute": COMPUTE}
+    recipe = asdict(resolve(method, family, options))
+    chosen = {"family": family, "training": KNOBS, "recipe": recipe, "compute": COMPUTE}
     tokenizer = tokenizers.open_tokenizer({"folder": str(teacher)}, family)
     student = build(family, tokenizer, 8, 1)
     student.to(torch.float64 if row.distils else torch.float32)

@@ -8,6 +8,7 @@ os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 from snakemake.exceptions import WorkflowError
 
 from atkd import config as configuration
+from atkd.judge import judge
 from atkd.models.families import FAMILIES as KNOWN_FAMILIES
 from atkd.plan import Plan
 from atkd.runtime import fork_server
@@ -17,6 +18,8 @@ from atkd.tasks import TASKS as KNOWN_TASKS
 try:
     config = configuration.checked(config)
     PLAN = Plan(config)
+    if PLAN.judge_settings:
+        judge.settings_of(PLAN.judge_settings)
 except InputError as error:
     raise WorkflowError(str(error))
 
