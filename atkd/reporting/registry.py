@@ -16,6 +16,7 @@ from atkd.reporting.table import KINDS as TABLE_KINDS
 from atkd.runtime.files import InputError
 from atkd.statistics.estimates import RunRecord
 
+Make = Callable[..., Any]
 MODULES = ("score_tables", "diagnostics", "figures")  # where entries are
 FIGURE_KINDS = ("svg", "png", "txt")
 NUMBERS = ("estimates.csv", "differences.csv")  # beside the tables: all that figures are drawn from
@@ -44,7 +45,7 @@ class Entry:
     section: str
     applies: Callable[[RunRecord], bool]
     analysis: bool
-    make: Callable[..., Any]
+    make: Make
 
     def families(self, record: RunRecord) -> dict[str, tuple[str, ...]]:
         """Name of every table or figure -> what `make` gets beside the run."""
@@ -57,16 +58,6 @@ _TABLES: dict[str, Entry] = {}
 _FIGURES: dict[str, Entry] = {}
 
 
-def _registrar(
-    known: dict[str, Entry], name: str, *facts: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def register(make: Callable[..., Any]) -> Callable[..., Any]:
-        known[name] = Entry(name, *facts, make)
-        return make
-
-    return register
-
-
 def table(
     name: str,
     category: str,
@@ -74,9 +65,14 @@ def table(
     section: str = "more",
     applies: Callable[[RunRecord], bool] = always,
     analysis: bool = False,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Make], Make]:
     """Registers a function that makes a `Table` of a `Run`; see `Entry`."""
-    return _registrar(_TABLES, name, category, caption, section, applies, analysis)
+
+    def register(make: Make) -> Make:
+        _TABLES[name] = Entry(name, category, caption, section, applies, analysis, make)
+        return make
+
+    return register
 
 
 def figure(
@@ -85,9 +81,14 @@ def figure(
     category: str = "Figures",
     section: str = "figures",
     applies: Callable[[RunRecord], bool] = always,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Make], Make]:
     """Registers a function that makes a figure, and the rows it shows, of `Numbers`."""
-    return _registrar(_FIGURES, name, category, caption, section, applies, False)
+
+    def register(make: Make) -> Make:
+        _FIGURES[name] = Entry(name, category, caption, section, applies, False, make)
+        return make
+
+    return register
 
 
 def _complete(known: dict[str, Entry]) -> list[Entry]:

@@ -180,8 +180,7 @@ RATED = ["koala,a,,judge,,6,8", "koala,a,,judge_unparsable,0,,", "koala,b,,judge
 
 
 def write(path: Path, rows: list[str], run: str = "") -> None:
-    lead = f"{run}," if run else ""
-    lines = ["run," * bool(run) + HEAD, *(lead + row for row in rows)]
+    lines = [f"run,{HEAD}", *(f"{run},{row}" for row in rows)] if run else [HEAD, *rows]
     write_text(path, "\n".join(lines) + "\n")
 
 

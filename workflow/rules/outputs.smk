@@ -20,8 +20,8 @@ def reported(found):
 
 
 def presented(*kinds):
-    """The run's tables and figures, of these kinds of file or of all."""
-    return [f"<results>/{path}" for path in registry.outputs(RECORD) if path.endswith(kinds or "")]
+    """The run's tables and figures of these kinds of file."""
+    return [f"<results>/{path}" for path in registry.outputs(RECORD) if path.endswith(kinds)]
 
 
 def deviations_table(wildcards):
