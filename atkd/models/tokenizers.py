@@ -13,7 +13,6 @@ from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json
 from atkd.runtime.provenance import Stage
 
 IGNORED = -100
-SOURCES = ("folder", "files", "hub")
 
 
 def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
@@ -32,7 +31,7 @@ def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
         backend = _from_hub(source["hub"], source.get("revision") or "main")
     else:
         found = ", ".join(source) or "nothing"
-        raise InputError(f"tokenizer: found {found}, expected one of {', '.join(SOURCES)}, train")
+        raise InputError(f"tokenizer: found {found}, expected one of folder, files, hub, train")
     return _wrap(backend, row)
 
 
@@ -208,12 +207,12 @@ def _wrap(backend: Any, row: Family) -> Any:
     for token in row.roles.values():
         if backend.token_to_id(token) is None:
             raise InputError(f"tokenizer: no token {token!r}, which {row.title} needs")
-    bos = row.roles["bos_token"]
-    backend.post_processor = (
-        TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))])
-        if row.adds_bos
-        else ByteLevel(trim_offsets=False)
-    )
+    if row.adds_bos:
+        bos = row.roles["bos_token"]
+        pair = (bos, backend.token_to_id(bos))
+        backend.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[pair])
+    else:
+        backend.post_processor = ByteLevel(trim_offsets=False)
     backend.no_truncation()
     backend.no_padding()
     return PreTrainedTokenizerFast(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,25 +18,27 @@ TEXT = ["the cat sat on the mat and the dog sat on the cat " * 4]
 SHAPE = {"hidden_size": 16, "layers": 1, "heads": 2}
 
 
-@pytest.fixture(params=["llama", "pythia"])
-def toy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A family whose tokenizer is of its own on a known architecture."""
+@pytest.fixture(params=[("llama", True), ("pythia", False)], ids=["BOS", "no BOS"])
+def toy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A family whose tokenizer is of its own on a known architecture, with a BOS or without."""
+    like, adds_bos = request.param
+    roles = {"eos_token": "<end>", "pad_token": "<pad>"}
     row = replace(
-        FAMILIES[request.param],
+        FAMILIES[like],
         title="Toy 2",
         specials=("<pad>", "<begin>", "<end>"),
-        roles={"bos_token": "<begin>", "eos_token": "<end>", "pad_token": "<pad>"},
-        adds_bos=True,
+        roles=roles | ({"bos_token": "<begin>"} if adds_bos else {}),
+        adds_bos=adds_bos,
         real_size=None,
     )
     monkeypatch.setitem(FAMILIES, "toy2", row)
-    yield "toy2"
+    return "toy2"
 
 
 def test_a_new_family_is_a_row(toy: str) -> None:
     tokenizer = tokenizers.train_tokenizer(toy, TEXT, 262)
     assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<pad>", "<begin>", "<end>"]
-    assert tokenizers.encode_prompt(tokenizer, "the cat")[0] == 1
+    assert (tokenizers.encode_prompt(tokenizer, "the cat")[0] == 1) == FAMILIES[toy].adds_bos
     model = checkpoints.build(toy, SHAPE, tokenizer, 32, 1)
     assert model.config.model_type == FAMILIES[toy].model_type
     checkpoints.check_head(model, len(tokenizer))
