@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atkd.data.sequences import Batch, Fixed, Sample, Sequences, epoch_batches
+from atkd.data.sequences import Batch, FixedBatches, Sample, Sequences, epoch_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,7 @@ def prepare() -> Bench:
     student, teacher = opt(12, 768, 12), opt(24, 2048, 32).eval().requires_grad_(False)
     teacher.model.decoder.final_layer_norm.weight *= 5  # logits spread like a trained model's
     data, chosen = samples()
-    batch = Fixed(data, 1, "cpu")(0, chosen)
+    batch = FixedBatches(data, 1, "cpu")(0, chosen)
     missing = LONGEST - batch.input_ids_BT.shape[1]
     fills = (1, 0, False)
     tensors = zip(batch[:3], fills, strict=True)

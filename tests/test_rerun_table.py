@@ -191,7 +191,7 @@ def test_the_table_names_a_file_of_every_folder() -> None:
 
 
 # What no rule names: it decides no numbers by itself, or reaches jobs through their settings.
-UNNAMED = ("runtime/", "config.py", "methods.py", "plan.py", "__init__.py", "__main__.py")
+UNNAMED = ("runtime/", "config.py", "methods.py", "plan.py")
 
 
 def imported(module: str) -> set[str]:
@@ -199,14 +199,10 @@ def imported(module: str) -> set[str]:
     found: set[str] = set()
     left = {module}
     while left:
-        name = left.pop().replace(".", "/")
-        path = next(
-            (p for p in (f"{name}.py", f"{name}/__init__.py") if (PACKAGE / p).is_file()), None
-        )
-        if path is None or path in found:
-            continue
-        found.add(path)
-        left |= edges(PACKAGE / path)
+        path = f"{left.pop().replace('.', '/')}.py"
+        if path not in found and (PACKAGE / path).is_file():
+            found.add(path)
+            left |= set() if path.startswith(UNNAMED) else edges(PACKAGE / path)
     return found
 
 
@@ -219,6 +215,5 @@ def test_rules_name_all_that_their_stages_import(checkout: Path, snakemake: Snak
         seen.add(rule)
         named = {name.removeprefix("atkd/") for name in inputs.split(", ")}
         wanted = imported(STAGES[JOBS[rule][0]].module.removeprefix("atkd."))
-        lacks = {name for name in wanted - named if not name.startswith(UNNAMED)}
-        assert {name for name in lacks if not name.endswith("__init__.py")} == set(), rule
+        assert {name for name in wanted - named if not name.startswith(UNNAMED)} == set(), rule
     assert seen >= JOBS.keys() - {"judge", "check", "released_prompts"}

@@ -175,7 +175,7 @@ def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> l
     return whole
 
 
-class Order:
+class BatchSampler:
     """The batch of every optimiser step, epoch after epoch."""
 
     def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
@@ -192,7 +192,7 @@ class Order:
         return self._batches[place]
 
 
-class Fixed:
+class FixedBatches:
     """The supply of micro-batches where all sequences are known beforehand."""
 
     def __init__(self, sequences: Sequences, pad: int, device: str) -> None:

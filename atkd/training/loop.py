@@ -7,45 +7,45 @@ nobody's declared output; a killed run continues from the last one to the same r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atkd.data.sequences import Batch, Order
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from atkd.data.sequences import Batch, BatchSampler
 from atkd.losses.weighting import gatherer
 from atkd.models.checkpoints import hidden_states
 from atkd.runtime.files import InputError, read_json, write_json
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
-    from torch import Tensor
 
     from atkd.training.objective import Objective
+    from atkd.training.settings import Optimisation
 
 Supply = Callable[[int, list[int]], Batch]  # micro-batch of an optimiser step's samples
 
 
-def wrap(model: Any) -> torch.nn.Module:
-    """A module whose forward ends in the loss, so that DDP and FSDP see every parameter's use."""
-    import torch
+class Supervised(torch.nn.Module):
+    """A model whose forward ends in the loss, so that DDP and FSDP see every parameter's use."""
 
-    class Supervised(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
 
-        def forward(self, batch: Batch, criterion: Callable[[Any, Tensor], Tensor]) -> Tensor:
-            hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
-            hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
-            return criterion(self.model, hidden_Nd)
-
-    return Supervised()
+    def forward(self, batch: Batch, criterion: Callable[[Any, Tensor], Tensor]) -> Tensor:
+        """The criterion of the hidden states at the positions that predict a target."""
+        hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
+        return criterion(self.model, hidden_BTd[:, :-1][batch.supervised_BS])
 
 
 def accelerator(device: str, precision: str) -> Accelerator:
@@ -55,32 +55,24 @@ def accelerator(device: str, precision: str) -> Accelerator:
     return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
 
 
-def step_count(settings: Mapping[str, Any], per_epoch: int) -> int:
-    """Optimiser steps: `steps`, or `epochs` passes."""
-    return settings.get("steps") or max(1, round(settings["epochs"] * per_epoch))
-
-
 class Loop:
     """State of one training: model, optimiser, schedule, step; saved and resumed as a whole."""
 
-    def __init__(
-        self, run: Accelerator, model: Any, settings: Mapping[str, Any], steps: int
-    ) -> None:
-        import torch
+    def __init__(self, run: Accelerator, model: Any, settings: Optimisation, steps: int) -> None:
         from transformers import get_cosine_schedule_with_warmup
 
         self.run, self.settings, self.steps, self.step = run, settings, steps, 0
-        if settings["gradient_checkpointing"]:
+        if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        betas = (0.9, settings["beta2"])
+        betas = (0.9, settings.beta2)
         optimiser = torch.optim.AdamW(
             model.parameters(),
-            settings["learning_rate"],
+            settings.learning_rate,
             betas,
-            weight_decay=settings["weight_decay"],
+            weight_decay=settings.weight_decay,
         )
-        warmup = math.ceil(settings["warmup_ratio"] * steps)
-        self.module, self.optimiser = run.prepare(wrap(model), optimiser)
+        warmup = math.ceil(settings.warmup_ratio * steps)
+        self.module, self.optimiser = run.prepare(Supervised(model), optimiser)
         self.schedule = get_cosine_schedule_with_warmup(optimiser, warmup, steps)
         run.register_for_checkpointing(self.schedule)
         self.module.train()
@@ -104,7 +96,7 @@ class Loop:
                 self.run.backward(loss * self.run.num_processes)
             total += loss.detach().item()
             count += int(batch.supervised_BS.sum())
-        norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings["clip"]).item()
+        norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings.clip).item()
         self._check_finite(total, norm)
         self.optimiser.step()
         self.schedule.step()
@@ -113,13 +105,9 @@ class Loop:
         return self._summed(total), norm, int(self._summed(count))
 
     def _sync(self, last: bool) -> Any:
-        import contextlib
-
         return contextlib.nullcontext() if last else self.run.no_sync(self.module)
 
     def _summed(self, value: float) -> float:
-        import torch
-
         if self.run.num_processes == 1:
             return value
         return self.run.reduce(
@@ -166,13 +154,11 @@ def fit(
     loop: Loop,
     objective: Objective,
     supply: Supply,
-    order: Order,
+    sampler: BatchSampler,
     work: Path,
     identity: str,
 ) -> dict[str, Any]:
     """Trains to the last step; returns tokens, supervised tokens, last loss and seconds taken."""
-    from tqdm import tqdm
-
     work.mkdir(parents=True, exist_ok=True)
     loop.run.register_for_checkpointing(objective)
     loop.resume(work, identity)
@@ -188,7 +174,7 @@ def fit(
         total=loop.steps, initial=loop.step, disable=None if loop.run.is_main_process else True
     )
     while loop.step < loop.steps:
-        batches = _micro_batches(loop, supply, order[loop.step])
+        batches = _micro_batches(loop, supply, sampler[loop.step])
         seen["loss"], norm, count = loop.update(batches, objective)
         seen["supervised_tokens"] += count
         read = sum(int(batch.attention_mask_BT.sum()) for batch in batches)
@@ -197,7 +183,7 @@ def fit(
         bar.set_postfix(loss=f"{seen['loss']:.3f}", tokens_per_s=f"{speed:.0f}", refresh=False)
         bar.update()
         log.add(loop, seen["loss"], norm, count)
-        if loop.step % loop.settings["checkpoint_every"] == 0 and loop.step < loop.steps:
+        if loop.step % loop.settings.checkpoint_every == 0 and loop.step < loop.steps:
             loop.save(work, identity)
     bar.close()
     return seen | {"train_s": round(time.perf_counter() - start, 3)}
@@ -208,7 +194,7 @@ def _micro_batches(loop: Loop, supply: Supply, indices: list[int]) -> list[Batch
     mine = (
         indices[loop.run.process_index * share :][:share] if loop.run.num_processes > 1 else indices
     )
-    size = loop.settings.get("micro_batch_size") or len(mine)
+    size = loop.settings.micro_batch_size or len(mine)
     return [supply(loop.step, mine[i : i + size]) for i in range(0, len(mine), size)]
 
 

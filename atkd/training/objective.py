@@ -19,7 +19,7 @@ from atkd.losses.weighting import Gather, Weights, border, step_weights
 from atkd.models.checkpoints import head_rows
 from atkd.models.generation import noise
 from atkd.runtime.files import InputError
-from atkd.training.teacher import LiveTeacher, Signal
+from atkd.training.teacher import LiveTeacher, TeacherSignal
 from atkd.training.teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Objective(ABC):
 class Piece(NamedTuple):
     """A micro-batch before its student pass: the teacher's view, sample sizes, noise [N]."""
 
-    signal: Signal
+    signal: TeacherSignal
     sizes: list[int]
     uncertainty_N: Tensor
     noise_N: Tensor | None
@@ -121,7 +121,7 @@ class Distillation(Objective):
 
     def signal(self, batch: Batch) -> Piece:
         """The teacher's view; without a teacher only the tokens' number matters."""
-        teacher, signal = self._teacher(batch), Signal(None, None, None)
+        teacher, signal = self._teacher(batch), TeacherSignal(None, None, None)
         if teacher is not None:
             signal = teacher.signal(batch, self.weighting.groups)
         uncertainty_N = signal.uncertainty_N
@@ -170,7 +170,7 @@ class Distillation(Objective):
         )
 
     @staticmethod
-    def _normaliser(hidden_Nd: Tensor, signal: Signal) -> Tensor | None:
+    def _normaliser(hidden_Nd: Tensor, signal: TeacherSignal) -> Tensor | None:
         """The teacher's, unless the loss rounds its operands where the teacher's view did not.
 
         A token's terms must all come from the same logits, or a divergence falls below zero.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from atkd.data.sequences import Batch, Fixed, collate, sample
+from atkd.data.sequences import Batch, FixedBatches, collate, sample
 from atkd.models.generation import answers
 
 
@@ -30,7 +30,7 @@ class StudentText:
         return cls(**{field.name: method[field.name] for field in fields(cls)})
 
 
-class Mixture:
+class OnPolicyBatches:
     """The supply of micro-batches of a method with a `student_fraction`.
 
     A coin per optimiser step, the same on every process, decides whether a step's prompts keep
@@ -40,7 +40,7 @@ class Mixture:
 
     def __init__(
         self,
-        fixed: Fixed,
+        fixed: FixedBatches,
         model: Callable[[], Any],
         tokenizer: Any,
         settings: StudentText,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from atkd.data.sequences import Batch
 
 
-class Signal(NamedTuple):
+class TeacherSignal(NamedTuple):
     """Final hidden states [N, d], uncertainty [N] and log-normaliser without the target [N].
 
     None is what no teacher gives, or nobody asked for.
@@ -31,11 +31,11 @@ class LiveTeacher:
     def __init__(self, model: Any, vocabulary: int) -> None:
         self.model, self.head = model, Head(*head_rows(model, vocabulary))
 
-    def signal(self, batch: Batch, ranked: bool = True) -> Signal:
+    def signal(self, batch: Batch, ranked: bool = True) -> TeacherSignal:
         """Hidden states at the supervised positions and, if `ranked`, what a product tells."""
         with torch.no_grad():
             hidden_BTd = hidden_states(self.model, batch.input_ids_BT, batch.attention_mask_BT)
             hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
             if not ranked:
-                return Signal(hidden_Nd, None, None)
-            return Signal(hidden_Nd, *fused_targets(hidden_Nd, self.head, batch.targets_N))
+                return TeacherSignal(hidden_Nd, None, None)
+            return TeacherSignal(hidden_Nd, *fused_targets(hidden_Nd, self.head, batch.targets_N))

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atkd.data.sequences import Batch, Fixed, Sequences, instructions
+from atkd.data.sequences import Batch, FixedBatches, Sequences, instructions
 from atkd.data.template import fingerprint
 from atkd.losses.fused import Head
 from atkd.models import checkpoints, tokenizers
@@ -34,14 +34,14 @@ from atkd.models.checkpoints import MANIFEST
 from atkd.runtime.cli import settings_of, start_up
 from atkd.runtime.files import InputError, atomic_path, folder_lock, read_json, sha256, write_json
 from atkd.runtime.provenance import Stage, settings_hash, versions
-from atkd.training.teacher import LiveTeacher, Signal
+from atkd.training.teacher import LiveTeacher, TeacherSignal
 
 SHARD_BYTES = 256 * 2**20
 BATCH_TOKENS = 8192
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-SIGNAL = ("hidden", "uncertainty", "log_normaliser")  # a shard's tensors, in `Signal`'s order
+SIGNAL = ("hidden", "uncertainty", "log_normaliser")  # a shard's tensors, as in `TeacherSignal`
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class CachedTeacher:
         found = [self._shards[at.shard].get_slice(name)[at.first : at.last] for at in places]
         return torch.cat(found).to(self.device)
 
-    def signal(self, batch: Batch, ranked: bool = True) -> Signal:
+    def signal(self, batch: Batch, ranked: bool = True) -> TeacherSignal:
         """The stored view of a fixed batch; InputError if it lacks a sample or has other tokens."""
         for row, size in zip(batch.rows, batch.sizes, strict=True):
             at = self._places.get(row)
@@ -111,7 +111,7 @@ class CachedTeacher:
                     f"{self.folder}: data row {row} has {found} cached tokens; "
                     f"expected {size}; delete the folder to make it anew"
                 )
-        return Signal(*(self._read(name, batch.rows) for name in SIGNAL))
+        return TeacherSignal(*(self._read(name, batch.rows) for name in SIGNAL))
 
     def uncertainty_M(self) -> Tensor:
         """The uncertainty of every cached token [M]."""
@@ -172,13 +172,13 @@ def shard_tensors(
     teacher: LiveTeacher, data: Sequences, first: int, last: int, pad: int, bar: Any
 ) -> dict[str, Tensor]:
     """A shard's tensors: hidden [n, d], uncertainty [n], log_normaliser [n], rows and sizes."""
-    supply = Fixed(data, pad, str(teacher.model.device))
-    seen: dict[int, Signal] = {}
+    supply = FixedBatches(data, pad, str(teacher.model.device))
+    seen: dict[int, TeacherSignal] = {}
     for part in batches(data, first, last):
         batch = supply(0, part)
         tensors = [tensor.cpu().split(batch.sizes) for tensor in teacher.signal(batch)]
         for place, index in enumerate(part):
-            seen[index] = Signal(*(pieces[place] for pieces in tensors))
+            seen[index] = TeacherSignal(*(pieces[place] for pieces in tensors))
         bar.update(int(batch.supervised_BS.sum()))
     views = [seen[index] for index in range(first, last)]
     return {

@@ -16,81 +16,74 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from atkd.data.template import template
+from atkd.data import sequences
+from atkd.data.sequences import BatchSampler, FixedBatches, Sequences
+from atkd.data.template import fingerprint
 from atkd.methods import Recipe
+from atkd.models import checkpoints, tokenizers
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, folder_lock, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
-
-if TYPE_CHECKING:
-    from atkd.data.sequences import Order, Sequences
-    from atkd.training.loop import Loop, Supply
-    from atkd.training.objective import Objective
-    from atkd.training.teacher import LiveTeacher
-    from atkd.training.teacher_cache import CachedTeacher
+from atkd.training import loop, teacher_cache
+from atkd.training.loop import Loop, Supply
+from atkd.training.objective import Objective, make_objective
+from atkd.training.on_policy import OnPolicyBatches, StudentText
+from atkd.training.settings import Optimisation, TrainingSettings
+from atkd.training.teacher import LiveTeacher
+from atkd.training.teacher_cache import CachedTeacher
 
 
 def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
     """Hash of all that decides the result: settings, seed, template, data, base and teacher."""
     folders = {name: getattr(args, name) for name in ("base", "teacher")}
-    found = {name: sha256(Path(path) / "manifest.json") for name, path in folders.items() if path}
     files = {name: getattr(args, name) for name in ("data", "text")}
-    found |= {name: sha256(path) for name, path in files.items() if path}
     parts = {
         "role": args.role,
         "seed": args.seed,
         "settings": settings,
-        "template": template("a", "b"),
+        "template": fingerprint(),
         "cached": bool(args.cache),
-        "from": found,
+        "models": {n: sha256(Path(path) / "manifest.json") for n, path in folders.items() if path},
+        "files": {name: sha256(path) for name, path in files.items() if path},
         "versions": versions(),
     }
     return settings_hash(parts)
 
 
-def starting_model(args: argparse.Namespace, settings: Mapping[str, Any], tokenizer: Any) -> Any:
+def starting_model(args: argparse.Namespace, settings: TrainingSettings, tokenizer: Any) -> Any:
     """The model to train: opened or built for a base, the finished base otherwise."""
-    from atkd.models import checkpoints
-
     if args.role != "base":
         return checkpoints.load(args.base)
-    context = settings["training"]["max_length"]
-    return checkpoints.open_source(
-        settings["source"], settings["family"], tokenizer, context, args.seed
-    )
+    context = settings.training.max_length
+    return checkpoints.open_source(settings.source, settings.family, tokenizer, context, args.seed)
 
 
 def open_teacher(
-    args: argparse.Namespace, settings: Mapping[str, Any], device: str, tokenizer: Any
+    args: argparse.Namespace, settings: TrainingSettings, device: str, tokenizer: Any
 ) -> LiveTeacher:
     """The teacher that runs beside the student; InputError where its tokenizer is another."""
-    from atkd.models import checkpoints, tokenizers
-    from atkd.training.teacher import LiveTeacher
-
-    theirs = tokenizers.open_tokenizer({"folder": args.teacher}, settings["family"])
+    theirs = tokenizers.open_tokenizer({"folder": args.teacher}, settings.family)
     tokenizers.same_vocabulary(tokenizer, theirs)
-    model = checkpoints.load(args.teacher, device, settings["compute"]["teacher_dtype"])
+    model = checkpoints.load(args.teacher, device, settings.compute.teacher_dtype)
     checkpoints.check_head(model, len(tokenizer))
     return LiveTeacher(model, len(tokenizer))
 
 
 def open_cache(
-    args: argparse.Namespace, settings: Mapping[str, Any], device: str
+    args: argparse.Namespace, settings: TrainingSettings, device: str
 ) -> CachedTeacher | None:
     """The teacher's cache, if one is given; InputError where it is not this teacher's."""
-    from atkd.training import teacher_cache
-
     if not args.cache:
         return None
     if not args.teacher:
         raise InputError("--teacher: missing; the teacher whose cache is given is needed beside it")
     text = Path(args.text) if args.text else None
-    dtype = settings["compute"]["teacher_dtype"]
+    dtype = settings.compute.teacher_dtype
     wanted = teacher_cache.identity(Path(args.teacher), Path(args.data), text, dtype)
-    found = teacher_cache.CachedTeacher(Path(args.cache), wanted, device)
-    length = settings["training"]["max_length"]
+    found = CachedTeacher(Path(args.cache), wanted, device)
+    length = settings.training.max_length
     if found.max_length < length:
         raise InputError(
             f"{args.cache}: holds samples of at most {found.max_length} ids; expected {length}"
@@ -98,73 +91,65 @@ def open_cache(
     return found
 
 
-def recipe_of(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe:
-    """Cross-entropy for bases and teachers, the method's recipe for a student."""
-    if args.role != "student":
-        return Recipe("cross_entropy")
-    found = Recipe(**settings["recipe"])
-    if found.loss is None:
+def check_recipe(args: argparse.Namespace, recipe: Recipe) -> None:
+    """InputError unless the recipe trains something and all that it needs is given."""
+    if recipe.loss is None:
         raise InputError("--settings: recipe.loss is null, which trains nothing; expected a loss")
-    if found.distils and not args.teacher:
-        raise InputError(f"--teacher: missing; the loss {found.loss!r} needs one")
-    if found.sequences == "teacher" and not args.text:
+    if recipe.distils and not args.teacher:
+        raise InputError(f"--teacher: missing; the loss {recipe.loss!r} needs one")
+    if recipe.sequences == "teacher" and not args.text:
         raise InputError("--text: missing; the recipe learns from teacher answers")
-    return found
 
 
 def read_sequences(
-    args: argparse.Namespace,
-    settings: Mapping[str, Any],
-    tokenizer: Any,
-    made: Recipe,
-    context: int,
+    args: argparse.Namespace, settings: TrainingSettings, tokenizer: Any, context: int
 ) -> Sequences:
     """Packed text for a base, instruction data otherwise; says what was too long."""
-    from atkd.data import sequences
-
-    length = settings["training"]["max_length"]
+    length, recipe = settings.training.max_length, settings.recipe
     if args.role == "base":
         return sequences.packed_text(args.data, tokenizer, length)
-    if "prompt_doubled" in made.switches:
+    if "prompt_doubled" in recipe.switches:
         length = min(2 * length, context)
-    found = sequences.instructions(args.data, tokenizer, length, args.text, made.sample_switches)
+    found = sequences.instructions(args.data, tokenizer, length, args.text, recipe.sample_switches)
     if found.too_long:
-        print(
-            f"{args.data}: {found.too_long} samples longer than {length} ids left out", flush=True
-        )
+        left_out = f"{found.too_long} samples longer than {length} ids left out"
+        print(f"{args.data}: {left_out}", flush=True)
     return found
 
 
 def objective(
-    args: argparse.Namespace, settings: Mapping[str, Any], made: Recipe, device: str, tokenizer: Any
+    args: argparse.Namespace, settings: TrainingSettings, device: str, tokenizer: Any
 ) -> Objective:
     """The recipe's loss with the teachers it needs: cached, live for student text, or both."""
-    from atkd.training.objective import make_objective
-
-    live = None
-    cached = open_cache(args, settings, device) if made.cacheable else None
-    if made.distils and (cached is None or made.student_fraction > 0):
+    recipe, live = settings.recipe, None
+    cached = open_cache(args, settings, device) if recipe.cacheable else None
+    if recipe.distils and (cached is None or recipe.student_fraction > 0):
         live = open_teacher(args, settings, device, tokenizer)
-    return make_objective(made.loss, made.settings, len(tokenizer), live, cached, args.seed)
+    return make_objective(recipe.loss, recipe.settings, len(tokenizer), live, cached, args.seed)
 
 
 def supply_of(
-    state: Loop, data: Sequences, made: Recipe, tokenizer: Any, max_length: int, seed: int
+    state: Loop, data: Sequences, settings: TrainingSettings, tokenizer: Any, seed: int
 ) -> Supply:
     """Micro-batches of fixed sequences, or of a mixture with the student's own answers."""
-    from atkd.data.sequences import Fixed
-    from atkd.training.on_policy import Mixture, StudentText
-
-    fixed = Fixed(data, tokenizer.pad_token_id, str(state.run.device))
-    if made.student_fraction == 0:
+    fixed = FixedBatches(data, tokenizer.pad_token_id, str(state.run.device))
+    recipe = settings.recipe
+    if recipe.student_fraction == 0:
         return fixed
 
     def student() -> Any:
         return state.run.unwrap_model(state.module).model
 
-    autocast, switches = state.run.autocast, made.sample_switches
-    how = StudentText.of(made.settings)
-    return Mixture(fixed, student, tokenizer, how, max_length, seed, autocast, switches)
+    return OnPolicyBatches(
+        fixed,
+        student,
+        tokenizer,
+        StudentText.of(recipe.settings),
+        settings.training.max_length,
+        seed,
+        state.run.autocast,
+        recipe.sample_switches,
+    )
 
 
 class Job(NamedTuple):
@@ -173,63 +158,54 @@ class Job(NamedTuple):
     state: Loop
     aim: Objective
     supply: Supply
-    order: Order
+    sampler: BatchSampler
     facts: dict[str, Any]
 
 
-def train(args: argparse.Namespace, settings: dict[str, Any], name: str) -> None:
+def train(args: argparse.Namespace, given: dict[str, Any], name: str) -> None:
     """Runs the job inside its folder's lock; a finished folder of the same identity is kept."""
-    stage, output = Stage(args.role, args.run, settings, args.seed), Path(args.output)
+    stage, output = Stage(args.role, args.run, given, args.seed), Path(args.output)
+    settings = TrainingSettings.of(given)
     with start_up():
-        from atkd.models import checkpoints, tokenizers
-        from atkd.training import loop
-
         checkpoints.set_up(args.seed)
-        device = checkpoints.pick_device(settings["compute"]["device"])
-        tokenizer = tokenizers.open_tokenizer({"folder": args.tokenizer}, settings["family"])
+        device = checkpoints.pick_device(settings.compute.device)
+        tokenizer = tokenizers.open_tokenizer({"folder": args.tokenizer}, settings.family)
         model = starting_model(args, settings, tokenizer)
         checkpoints.check_head(model, len(tokenizer))
         facts: dict[str, Any] = {"device": device, "parameters": model.num_parameters()}
-        trains = args.role != "base" or "build" in settings["source"]
+        trains = args.role != "base" or "build" in settings.source
         job = set_up(args, settings, tokenizer, model, device) if trains else None
     stage.ready()
     if job is not None:
         work = output / "work"
-        facts |= loop.fit(job.state, job.aim, job.supply, job.order, work, name)
+        facts |= loop.fit(job.state, job.aim, job.supply, job.sampler, work, name)
         facts |= job.aim.facts() | job.facts
     if first_process():
+        facts["precision"] = settings.compute.precision
         _finish(stage, model, tokenizer, output, name, facts)
 
 
 def set_up(
-    args: argparse.Namespace, settings: Mapping[str, Any], tokenizer: Any, model: Any, device: str
+    args: argparse.Namespace, settings: TrainingSettings, tokenizer: Any, model: Any, device: str
 ) -> Job:
     """Reads the sequences and opens the teacher that the method needs."""
-    from atkd.data.sequences import Order
-    from atkd.training import loop
-
-    training, made = settings["training"], recipe_of(args, settings)
-    run = loop.accelerator(device, settings["compute"]["precision"])
-    data = read_sequences(args, settings, tokenizer, made, model.config.max_position_embeddings)
+    check_recipe(args, settings.recipe)
+    run = loop.accelerator(device, settings.compute.precision)
+    data = read_sequences(args, settings, tokenizer, model.config.max_position_embeddings)
     lengths = [len(sample.ids) for sample in data.samples]
-    order = Order(lengths, _batch_size(training, run), args.seed)
-    aim = objective(args, settings, made, str(run.device), tokenizer)
-    state = loop.Loop(run, model, training, loop.step_count(training, order.per_epoch))
-    supply = supply_of(state, data, made, tokenizer, training["max_length"], args.seed)
-    facts = {"samples": len(data), "too_long": data.too_long, "epoch_steps": order.per_epoch}
-    return Job(state, aim, supply, order, facts)
+    sampler = BatchSampler(lengths, _batch_size(settings.training, run), args.seed)
+    aim = objective(args, settings, str(run.device), tokenizer)
+    steps = settings.training.step_count(sampler.per_epoch)
+    state = Loop(run, model, settings.training, steps)
+    supply = supply_of(state, data, settings, tokenizer, args.seed)
+    facts = {"samples": len(data), "too_long": data.too_long, "epoch_steps": sampler.per_epoch}
+    return Job(state, aim, supply, sampler, facts)
 
 
 def _finish(
     stage: Stage, model: Any, tokenizer: Any, output: Path, name: str, facts: dict[str, Any]
 ) -> None:
-    from atkd.models import checkpoints
-
-    stage.write(
-        output / "provenance.json",
-        **facts,
-        precision=stage.record["settings"]["compute"]["precision"],
-    )
+    stage.write(output / "provenance.json", **facts)
     log = output / "work" / "metrics.jsonl"
     if log.exists():
         shutil.copyfile(log, output / "metrics.jsonl")
@@ -237,8 +213,8 @@ def _finish(
     shutil.rmtree(output / "work", ignore_errors=True)
 
 
-def _batch_size(training: Mapping[str, Any], run: Any) -> int:
-    size, unit = training["batch_size"], run.num_processes * training.get("micro_batch_size", 1)
+def _batch_size(training: Optimisation, run: Any) -> int:
+    size, unit = training.batch_size, run.num_processes * (training.micro_batch_size or 1)
     if size % unit:
         raise InputError(
             f"config key training.batch_size: found {size}; expected a multiple of "

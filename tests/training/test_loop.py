@@ -18,11 +18,13 @@ from atkd.methods import METHODS, resolve
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import write_jsonl
 from atkd.training import train
+from atkd.training.settings import TrainingSettings
 
 V, ROWS, MICRO = 262, 275, ([0, 1], [2, 3, 4])
 KNOBS = {
     "steps": 4, "batch_size": 5, "learning_rate": 0.1, "warmup_ratio": 0.0, "weight_decay": 0.0,
     "beta2": 0.99, "clip": 1e30, "max_length": 60, "gradient_checkpointing": False,
+    "checkpoint_every": 100,
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float64"}
 
@@ -68,7 +70,8 @@ def start(world: Path, family: str, method: str) -> Any:
     tokenizer = tokenizers.open_tokenizer({"folder": str(teacher)}, family)
     student = build(family, tokenizer, 8, 1)
     student.to(torch.float64 if row.distils else torch.float32)
-    job = train.set_up(args, chosen, tokenizer, student, "cpu")
+    settings = TrainingSettings.of(chosen)
+    job = train.set_up(args, settings, tokenizer, student, "cpu")
     return SimpleNamespace(
         job=job, tokenizer=tokenizer, student=student,
         teacher=checkpoints.load(teacher, "cpu", "float64") if row.distils else None,

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from atkd.data.sequences import Fixed, Order, Sample, Sequences
+from atkd.data.sequences import BatchSampler, FixedBatches, Sample, Sequences
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import InputError, read_json
 from atkd.training import loop, objective
 from atkd.training.objective import Distillation, make_objective
+from atkd.training.settings import Optimisation
 from atkd.training.teacher import LiveTeacher
 
 V, STEPS = 262, 6
 KNOBS = {
     "steps": STEPS, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01,
     "warmup_ratio": 0.0, "weight_decay": 0.0, "beta2": 0.99, "clip": 1.0, "checkpoint_every": 3,
-    "gradient_checkpointing": False,
+    "gradient_checkpointing": False, "max_length": 64,
 }  # fmt: skip
 
 
@@ -59,10 +60,10 @@ def parts(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tu
 
     def start(loss: str) -> tuple[Any, ...]:
         run = loop.accelerator("cpu", "float32")
-        state = loop.Loop(run, build(8, 1), KNOBS, STEPS)
+        state = loop.Loop(run, build(8, 1), Optimisation(**KNOBS), STEPS)
         aim = make_objective(loss, {}, V, LiveTeacher(build(12, 2), V), seed=1)
-        order = Order([len(each) for each in rows], KNOBS["batch_size"], 1)
-        return state, aim, Fixed(data, 1, "cpu"), order
+        order = BatchSampler([len(each) for each in rows], KNOBS["batch_size"], 1)
+        return state, aim, FixedBatches(data, 1, "cpu"), order
 
     return start
 

@@ -12,7 +12,7 @@ import torch
 from atkd.data import sequences
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import write_jsonl
-from atkd.training.on_policy import Mixture, StudentText
+from atkd.training.on_policy import OnPolicyBatches, StudentText
 
 
 @pytest.fixture(scope="module", params=["opt", "llama"])
@@ -31,10 +31,10 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return SimpleNamespace(model=model, tokenizer=tokenizer, data=data)
 
 
-def mixture(made: Any, fraction: float, seed: int = 1, **options: Any) -> Mixture:
+def mixture(made: Any, fraction: float, seed: int = 1, **options: Any) -> OnPolicyBatches:
     settings = StudentText(student_fraction=fraction, temperature=1.0, max_new_tokens=7)
-    fixed = sequences.Fixed(made.data, made.tokenizer.pad_token_id, "cpu")
-    return Mixture(fixed, lambda: made.model, made.tokenizer, settings, 60, seed, **options)
+    fixed = sequences.FixedBatches(made.data, made.tokenizer.pad_token_id, "cpu")
+    return OnPolicyBatches(fixed, lambda: made.model, made.tokenizer, settings, 60, seed, **options)
 
 
 def test_the_coin_falls_as_often_as_asked_and_depends_on_seed_and_step(made: Any) -> None:

@@ -56,7 +56,7 @@ def test_cached_equals_live_whatever_the_batch(made: SimpleNamespace) -> None:
     teacher = opened(made)
     assert len(list((made.root / "cache").glob("shard-*"))) > 3
     assert torch.equal(teacher.head.weight, made.live.head.weight)
-    supply = sequences.Fixed(made.data, made.tokenizer.pad_token_id, "cpu")
+    supply = sequences.FixedBatches(made.data, made.tokenizer.pad_token_id, "cpu")
     for indices in ([3, 0, 11], [7], list(range(12))):
         batch = supply(0, indices)
         for one, two in zip(teacher.signal(batch), made.live.signal(batch), strict=True):
@@ -70,7 +70,8 @@ def test_cached_equals_live_whatever_the_batch(made: SimpleNamespace) -> None:
 def test_a_shorter_context_reads_the_same_cache(made: SimpleNamespace) -> None:
     short = sequences.instructions(str(made.root / "train.jsonl"), made.tokenizer, 40)
     assert 0 < short.too_long < 12
-    batch = sequences.Fixed(short, made.tokenizer.pad_token_id, "cpu")(0, [0, len(short) - 1])
+    supply = sequences.FixedBatches(short, made.tokenizer.pad_token_id, "cpu")
+    batch = supply(0, [0, len(short) - 1])
     found, live = opened(made).signal(batch), made.live.signal(batch)
     torch.testing.assert_close(found.hidden_Nd, live.hidden_Nd, rtol=2e-5, atol=2e-6)
 
@@ -79,7 +80,7 @@ def test_other_targets_are_refused(made: SimpleNamespace) -> None:
     other = sequences.instructions(
         str(made.root / "train.jsonl"), made.tokenizer, 80, switches=["eos_untaught"]
     )
-    batch = sequences.Fixed(other, made.tokenizer.pad_token_id, "cpu")(0, [2])
+    batch = sequences.FixedBatches(other, made.tokenizer.pad_token_id, "cpu")(0, [2])
     with pytest.raises(InputError, match=r"data row 2 has .* cached tokens; expected"):
         opened(made).signal(batch)
 

@@ -75,7 +75,8 @@ def run(root: Path, family: str, role: str, output: Path, **extra: Any) -> Path:
     method, options = extra.pop("method", "none"), extra.pop("options", {})
     vars(args).update(extra)
     chosen = settings(family, role, **knobs)
-    chosen["recipe"] = asdict(methods.resolve(method, family, options))
+    if role == "student":
+        chosen["recipe"] = asdict(methods.resolve(method, family, options))
     train.train(args, chosen, train.identity(args, chosen))
     return output
 
@@ -331,7 +332,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_lose_in_bf16(world: Path) 
     model = checkpoints.load(trained(world, "llama", "teacher"))
     tokenizer = tokenizers.open_tokenizer({"folder": str(world / "llama/tokenizer")}, "llama")
     data = sequences.instructions(str(world / "train.jsonl"), tokenizer, 64)
-    batch = sequences.Fixed(data, tokenizer.pad_token_id, "cpu")(0, range(8))
+    batch = sequences.FixedBatches(data, tokenizer.pad_token_id, "cpu")(0, range(8))
     for loss in ("forward_kl", "atkd", "dkd", "jsd"):
         aim = Distillation(loss, {}, len(tokenizer), LiveTeacher(model, len(tokenizer)))
         piece = aim.signal(batch)
@@ -401,7 +402,7 @@ def test_batches_group_lengths_and_cover_every_sample_once() -> None:
 def test_labels_start_at_the_response_and_end_with_eos(world: Path) -> None:
     tokenizer = tokenizers.open_tokenizer({"folder": str(world / "opt/tokenizer")}, "opt")
     data = sequences.instructions(str(world / "train.jsonl"), tokenizer, 64)
-    batch = sequences.Fixed(data, tokenizer.pad_token_id, "cpu")(0, [0, 1])
+    batch = sequences.FixedBatches(data, tokenizer.pad_token_id, "cpu")(0, [0, 1])
     one, two = data.samples[:2]
     ids = one.ids[one.prompt :] + two.ids[two.prompt :]
     assert batch.targets_N.tolist() == ids and ids[-1] == tokenizer.eos_token_id
