@@ -64,7 +64,7 @@ PRESENT = {"scores", "tables", "figures", "page"}
 def after(method: str, teacher: str = "1.3b") -> set[str]:
     """Jobs that follow from a student of `method`."""
     run = f"runs/opt/125m/{teacher}/{method}/1"
-    return {f"{run}/evaluate", f"{run}/score", f"{run}/exact", *PRESENT}
+    return {f"{run}/evaluate", f"{run}/score", f"{run}/exact_judge", *PRESENT}
 
 
 def test_a_second_run_does_nothing(finished: Path, snakemake: Snakemake) -> None:
@@ -74,7 +74,7 @@ def test_a_second_run_does_nothing(finished: Path, snakemake: Snakemake) -> None
 
 def test_touching_files_reruns_nothing(finished: Path, snakemake: Snakemake) -> None:
     time.sleep(1.1)
-    paths = [*(finished / "atkd").glob("*.py"), *(finished / "workflow/rules").glob("*.smk")]
+    paths = [*(finished / "atkd").rglob("*.py"), *(finished / "workflow/rules").glob("*.smk")]
     paths += (finished / "results/corner/data").rglob("*.jsonl")
     for path in [*paths, finished / "Snakefile", finished / "environment.yml"]:
         path.touch()
@@ -154,7 +154,7 @@ def trainers(root: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         line = process.info["cmdline"] or []
-        if process.info["cwd"] == str(root) and "atkd.train" in line and "-m" in line:
+        if process.info["cwd"] == str(root) and {"-m", "atkd", "train"} <= set(line):
             found.append(process)
     return found
 

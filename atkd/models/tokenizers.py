@@ -12,8 +12,6 @@ from atkd.models.families import FAMILIES, Family, family_of
 from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json
 from atkd.runtime.provenance import Stage
 
-IGNORED = -100
-
 
 def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
     """A Hugging Face tokenizer of `family` with its BOS, EOS and padding set.
@@ -91,20 +89,6 @@ def encode_responses(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """`encode_response` of many texts at once, EOS appended."""
     found = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return [[*ids, tokenizer.eos_token_id] for ids in found]
-
-
-def encode_example(
-    tokenizer: Any, prompt: str, response: str, max_length: int
-) -> dict[str, list[int]] | None:
-    """`input_ids` and `labels` (-100 on the prompt; response and EOS supervised).
-
-    None if longer than `max_length` ids: the caller counts and reports those.
-    """
-    head = encode_prompt(tokenizer, prompt)
-    tail = encode_response(tokenizer, response)
-    if len(head) + len(tail) > max_length:
-        return None
-    return {"input_ids": head + tail, "labels": [IGNORED] * len(head) + tail}
 
 
 def answer_lead(tokenizer: Any) -> str:

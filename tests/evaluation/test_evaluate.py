@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from atkd.data import prepare, prompts
+from atkd.data import prepare, prompts, sequences
 from atkd.data.prompts import PromptSettings
 from atkd.evaluation import evaluate, scores
 from atkd.evaluation.metrics import METRICS, Metric, Ratio
@@ -77,6 +77,18 @@ def run(places: tuple[Path, Path], output: Path, batch_size: int = 16) -> dict[s
 @pytest.fixture(scope="module", params=FAMILIES)
 def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return request.param, make(request.param, tmp_path_factory.mktemp(request.param), rows=352)
+
+
+def trained_ids(tokenizer: Any, prompt: str, response: str) -> tuple[list[int], int]:
+    """A sample's ids as trained on, and where its targets begin."""
+    parts = (
+        tokenizers.encode_prompt(tokenizer, prompt),
+        tokenizers.encode_response(tokenizer, response),
+    )
+    made = sequences.sample(*parts, tokenizer.eos_token_id, CONTEXT)
+    ((first, last),) = made.spans
+    assert last == len(made.ids)
+    return made.ids, first
 
 
 def test_samples(places: Any, tmp_path: Path) -> None:
@@ -225,11 +237,9 @@ def test_ids_fed_are_ids_trained_on(places: Any, tmp_path: Path, monkeypatch: An
     tokenizer = evaluate.models_tokenizer(where[0])
     for row in open_rows(20):
         prompt = prompts.template(row["instruction"], row["input"])
-        made = tokenizers.encode_example(tokenizer, prompt, row["output"], CONTEXT)
-        assert made is not None
-        ids = made["input_ids"]
+        ids, first = trained_ids(tokenizer, prompt, row["output"])
         assert ids[-1] == tokenizer.eos_token_id and ids[:-1] in scored
-        assert [i for i, label in zip(ids, made["labels"], strict=True) if label == -100] in seen
+        assert ids[:first] in seen
     bos = {"opt": 2, "llama": 1}.get(family)
     assert bos is None or all(ids[0] == bos for ids in seen + scored)
 
@@ -250,12 +260,11 @@ def test_ids_with_the_real_tokenizers(family: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(evaluate, "log_likelihoods", record)
     for row in open_rows(20):
         prompt = prompts.template(row["instruction"], row["input"])
-        made = tokenizers.encode_example(tokenizer, prompt, row["output"], 512)
-        assert made is not None
+        ids, _ = trained_ids(tokenizer, prompt, row["output"])
         request = SimpleNamespace(args=(prompt, row["output"]))
         view.loglikelihood([request])
         head, tail = pairs.pop()
-        assert [*head, *tail, tokenizer.eos_token_id] == made["input_ids"]
+        assert [*head, *tail, tokenizer.eos_token_id] == ids
         assert view.encode([request]) == [head]
         assert tokenizer.decode(tail, skip_special_tokens=True) == row["output"]
 
@@ -317,12 +326,11 @@ def test_bits_are_those_of_the_whole_model(places: Any, tmp_path: Path) -> None:
     model = checkpoints.load(places[1][0])
     tokenizer = evaluate.models_tokenizer(places[1][0])
     for row in list(read_jsonl(tmp_path / "dolly.jsonl"))[:3]:
-        made = tokenizers.encode_example(tokenizer, row["prompt"], row["target"], CONTEXT)
-        assert made is not None
-        ids, labels = torch.tensor(made["input_ids"]), torch.tensor(made["labels"])
+        found, first = trained_ids(tokenizer, row["prompt"], row["target"])
+        ids = torch.tensor(found)
         logits = model(input_ids=ids[None]).logits[0, :-1, : len(tokenizer)]
         picked = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0]
-        scored = labels[1:-1] != -100  # without EOS
+        scored = torch.arange(1, len(ids) - 1) >= first  # without EOS
         bits = -picked[:-1][scored].sum().item() / 0.6931471805599453
         assert row["bits"] == pytest.approx(bits, rel=1e-4)
         assert row["bytes"] == len(row["target"].encode()) and row["tokens"] == int(scored.sum())

@@ -87,22 +87,6 @@ def test_saved_folder_gives_equal_ids(tokenizer: tuple[str, object], tmp_path: P
     tokenizers.same_vocabulary(tok, tokenizers.open_tokenizer({"folder": str(tmp_path)}, family))
 
 
-def test_example_masks_the_prompt() -> None:
-    tok = trained("pythia")
-    made = tokenizers.encode_example(tok, TEXT, "It is Ann.", 200)
-    prompt, response = (
-        tokenizers.encode_prompt(tok, TEXT),
-        tokenizers.encode_response(tok, "It is Ann."),
-    )
-    assert made == {
-        "input_ids": prompt + response,
-        "labels": [-100] * len(prompt) + response,
-    }
-    exact = len(prompt + response)
-    assert tokenizers.encode_example(tok, TEXT, "It is Ann.", exact) == made
-    assert tokenizers.encode_example(tok, TEXT, "It is Ann.", exact - 1) is None
-
-
 def test_answer_lead_joins_as_running_text(tokenizer: tuple[str, object]) -> None:
     _, tok = tokenizer
     lead = tokenizers.answer_lead(tok)

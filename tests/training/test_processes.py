@@ -57,7 +57,8 @@ def train(
     settings = {"family": "llama", "training": KNOBS, "compute": COMPUTE}
     method = options.pop("method", "none")
     changed = {"max_new_tokens": 8} if method in ON_POLICY else {}
-    settings["recipe"] = asdict(methods.resolve(method, "llama", changed))
+    if role == "student":
+        settings["recipe"] = asdict(methods.resolve(method, "llama", changed))
     settings |= {"source": {"build": shape}} if role == "base" else {}
     line = [*(TWO if processes == 2 else ["-m"]), "atkd", "train", "--role", role, "--run", "r"]
     line += [
