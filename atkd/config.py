@@ -15,7 +15,7 @@ from typing import Any
 from atkd.methods import METHODS, SWITCHES, deviations, row_of, switches_of
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError, read_json
-from atkd.tasks import TASKS, averaged
+from atkd.tasks import TASKS, Task, averaged, open_ended
 
 SCHEMA = Path(__file__).resolve().parent / "config.schema.yaml"
 # What a node of the schema may hold where it names one of these under `x-registry`.
@@ -24,6 +24,14 @@ REGISTRIES: dict[str, Callable[[], list[str]]] = {
     "extra_tasks": lambda: [task for task in TASKS if task not in averaged()],
     "families": lambda: list(FAMILIES),
     "switches": lambda: list(SWITCHES),
+}
+# The defaults of a node that names one of these under `x-default`.
+DEFAULTS: dict[str, Callable[[], dict[str, int]]] = {
+    "shots": lambda: {task: row.shots for task, row in TASKS.items() if row.shots},
+    "new_tokens": lambda: (
+        {"generation": Task.new_tokens}
+        | {task: row.new_tokens for task, row in TASKS.items() if not open_ended(task)}
+    ),
 }
 
 
@@ -63,6 +71,7 @@ def schema() -> dict[str, Any]:
 
 
 def _name(node: Any) -> None:
+    """Puts what registries hold into every node that names one."""
     if isinstance(node, list):
         for item in node:
             _name(item)
@@ -70,6 +79,8 @@ def _name(node: Any) -> None:
         return
     if isinstance(registry := node.get("x-registry"), str):
         node["enum"] = REGISTRIES[registry]()
+    if isinstance(default := node.get("x-default"), str):
+        node["default"] = DEFAULTS[default]()
     for child in node.values():
         _name(child)
 

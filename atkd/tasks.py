@@ -6,6 +6,7 @@ The paper's tasks are averaged with equal weight (`AVERAGES`); others are shown 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from atkd.runtime.files import InputError
 
@@ -101,10 +102,10 @@ TASKS: dict[str, Task] = {
 }
 
 
-def row_of(name: str) -> Task:
-    """The task's row; InputError if it is unknown."""
+def row_of(name: str, place: str | Path = "tasks") -> Task:
+    """The task's row; InputError says where an unknown one was found."""
     if name not in TASKS:
-        raise InputError(f"tasks: found {name!r}, expected one of {', '.join(TASKS)}")
+        raise InputError(f"{place}: unknown task {name!r}; expected one of {', '.join(TASKS)}")
     return TASKS[name]
 
 

@@ -20,9 +20,9 @@ def test_rows_name_what_exists(row: tasks.Task) -> None:
 
 def test_titles_are_told_apart_and_unknown_names_are_named() -> None:
     assert len({row.title for row in tasks.TASKS.values()}) == len(tasks.TASKS)
-    with pytest.raises(InputError, match="found 'doly', expected one of dolly, selfinst"):
+    with pytest.raises(InputError, match="tasks: unknown task 'doly'; expected one of dolly, selfinst"):
         tasks.row_of("doly")
-    with pytest.raises(InputError, match="found 'doly'"):
+    with pytest.raises(InputError, match="unknown task 'doly'"):
         tasks.open_ended("doly")
 
 

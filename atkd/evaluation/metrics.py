@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from atkd.runtime.files import InputError
+from atkd.tasks import row_of
 
 Sample = Mapping[str, Any]  # a row that evaluation wrote about one document
 Bits = Mapping[str, Sequence[float]]  # document -> bits per token of its reference
@@ -253,3 +254,29 @@ def metric_row(name: str) -> Metric:
     if plain not in METRICS:
         raise InputError(f"found metric {name!r}; expected one of {', '.join(METRICS)}")
     return METRICS[plain]
+
+
+def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
+    """Sum of the numerators over sum of the denominators."""
+    above, below = (sum(values) for values in zip(*pairs, strict=True))
+    return above / below
+
+
+def mean_score(task: str, values: Iterable[tuple[str, float]]) -> float:
+    """Mean over documents of pairs (group, value); for some tasks over the means of its groups."""
+    over_groups = row_of(task).over_groups
+    groups: dict[str, list[float]] = defaultdict(list)
+    for group, value in values:
+        groups[group if over_groups else ""].append(value)
+    means = [sum(members) / len(members) for members in groups.values()]
+    return sum(means) / len(means)
+
+
+def aggregate(task: str, metric: str, values: Sequence[tuple[str, Any]]) -> float:
+    """A task's value of a metric from (group, value) of its documents: a ratio of sums, or a mean.
+
+    A judge's metric has values of either kind.
+    """
+    if isinstance(values[0][1], Ratio):
+        return (metric_row(metric).scale or 1.0) * ratio_of_sums(value for _, value in values)
+    return mean_score(task, values)

@@ -21,11 +21,12 @@ from atkd.evaluation.metrics import (
     Metric,
     Ratio,
     Value,
+    aggregate,
     calibration_error,
     metric_row,
 )
 from atkd.runtime.files import InputError, open_text, read_json, read_jsonl, write_json, write_text
-from atkd.tasks import AVERAGES, TASKS, Task, open_ended
+from atkd.tasks import AVERAGES, TASKS, open_ended, row_of
 
 Row = dict[str, Any]
 Column = list[Value | None]  # a metric's value of each sample
@@ -37,29 +38,6 @@ COST_COLUMNS = ("run", "stage", *COSTS, "tokens", "tokens_per_s", "steps")
 JUDGE, EXACT = "judge", "judge_exact"  # a judge stands in for ROUGE-L as a task's score
 SAMPLE_FIELDS = ("id", "group", "target", "answer", "bits", "bytes")
 RECORD_FIELDS = ("config", "source", "runs")
-
-
-def task_row(name: str, place: str | Path = "task") -> Task:
-    """A task's row; InputError names where an unknown one was found."""
-    if name not in TASKS:
-        raise InputError(f"{place}: unknown task {name!r}; expected one of {', '.join(TASKS)}")
-    return TASKS[name]
-
-
-def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
-    """Sum of the numerators over sum of the denominators."""
-    above, below = (sum(values) for values in zip(*pairs, strict=True))
-    return above / below
-
-
-def mean_score(task: str, values: Iterable[tuple[str, float]]) -> float:
-    """Mean over documents of pairs (group, value); for some tasks over the means of its groups."""
-    over_groups = task_row(task).over_groups
-    groups: dict[str, list[float]] = defaultdict(list)
-    for group, value in values:
-        groups[group if over_groups else ""].append(value)
-    means = [sum(members) / len(members) for members in groups.values()]
-    return sum(means) / len(means)
 
 
 def score_samples(folder: Path, teachers: Mapping[str, Path] | None = None) -> list[Row]:
@@ -74,7 +52,7 @@ def score_samples(folder: Path, teachers: Mapping[str, Path] | None = None) -> l
     fields = (*SAMPLE_FIELDS, "token_bits") if teachers else SAMPLE_FIELDS
     made: list[Row] = []
     for path in paths:
-        task_row(path.stem, path)
+        row_of(path.stem, path)
         samples = list(read_jsonl(path, fields))
         bits = {
             name: teacher_bits(name, other / path.name, samples)
@@ -181,16 +159,6 @@ def value_of(row: Row) -> Value:
     return Ratio(float(row["numerator"]), float(row["denominator"]))
 
 
-def aggregate(task: str, metric: str, values: Sequence[tuple[str, Any]]) -> float:
-    """A task's value of a metric from (group, value) of its documents: a ratio of sums, or a mean.
-
-    A judge's metric has values of either kind.
-    """
-    if isinstance(values[0][1], Ratio):
-        return (metric_row(metric).scale or 1.0) * ratio_of_sums(value for _, value in values)
-    return mean_score(task, values)
-
-
 def task_score(task: str, metric: str, rows: list[Row]) -> Row:
     """One task's score row of a metric."""
     value = aggregate(task, metric, [(row["group"], value_of(row)) for row in rows])
@@ -223,7 +191,7 @@ def scores_of(rows: list[Row]) -> list[Row]:
     for task, metrics in by_task.items():
         found = {name: task_score(task, name, members) for name, members in metrics.items()}
         made += [*found.values(), *derived(task, metrics, found)]
-        own = JUDGE if JUDGE in found else task_row(task).metric
+        own = JUDGE if JUDGE in found else row_of(task).metric
         if own in found:
             scores[task] = found[own] | {"metric": "score"}
     for name, tasks in AVERAGES.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 from atkd.evaluation import scores
 from atkd.runtime.files import InputError, read_jsonl
-from atkd.tasks import open_ended
+from atkd.tasks import open_ended, row_of
 
 Row = dict[str, Any]
 
@@ -109,7 +109,7 @@ def items(path: Path) -> dict[str, Row]:
 def questions(run: str, samples: Path, data: Path) -> Iterator[Question]:
     """Every open-ended answer in a samples folder; `data` is the folder that atkd.data wrote."""
     for path in sorted(samples.glob("*.jsonl")):
-        scores.task_row(path.stem, path)
+        row_of(path.stem, path)
         if not open_ended(path.stem):
             continue
         source = data / "tasks" / path.name

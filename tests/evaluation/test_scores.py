@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atkd.evaluation import scores
+from atkd.evaluation import metrics, scores
 from atkd.runtime.files import InputError, read_json, write_json, write_jsonl
 from atkd.tasks import AVERAGES, TASKS
 
@@ -18,10 +18,10 @@ RECORD = {"config": "tiny", "source": "world", "runs": ["opt/125m/-/sft/1"]}
 
 
 def test_means() -> None:
-    assert scores.ratio_of_sums([(8.0, 1), (0.0, 7)]) == 1.0
+    assert metrics.ratio_of_sums([(8.0, 1), (0.0, 7)]) == 1.0
     values = [("x", 100.0), ("x", 100.0), ("x", 100.0), ("y", 0.0)]
-    assert scores.mean_score("bbh", values) == 50.0
-    assert scores.mean_score("mmlu", values) == 75.0
+    assert metrics.mean_score("bbh", values) == 50.0
+    assert metrics.mean_score("mmlu", values) == 75.0
 
 
 def sample(index: int, answer: str, target: str, group: str = "") -> dict[str, Any]:

@@ -42,7 +42,7 @@ rule fidelity:
 rule crosscheck_of:
     input:
         unpack(reads("crosscheck_of")),
-        code=code("evaluation/mmlu_crosscheck.py", "evaluation/scores.py", "models"),
+        code=code("evaluation/mmlu_crosscheck.py", "evaluation/settings.py", "models", *SCORING),
     output:
         f"{RUN}/crosscheck.json",
     log:

@@ -1,11 +1,11 @@
 EVALUATION = (
     "evaluation/evaluate.py",
+    "evaluation/settings.py",
     "evaluation/metrics.py",
     "evaluation/lm_eval_tasks",
     "models",
 )
 SCORING = ("evaluation/scores.py", "evaluation/metrics.py", "tasks.py")
-EXACT_JUDGE = ("judge/judge.py", "judge/verdicts.py", "world")
 
 
 rule evaluate:
@@ -54,7 +54,7 @@ rule score:
 rule exact_judge:
     input:
         unpack(reads("exact_judge")),
-        code=code(*EXACT_JUDGE, *SCORING),
+        code=code("judge", "world", *SCORING),
     output:
         documents=f"{RUN}/judge_documents.csv.gz",
         verdicts=f"{RUN}/judge.jsonl",

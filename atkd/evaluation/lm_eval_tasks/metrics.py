@@ -7,10 +7,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from atkd.evaluation import scores
-from atkd.evaluation.metrics import METRICS, Ratio, option_accuracy, shares
+from atkd.evaluation.metrics import (
+    METRICS,
+    Ratio,
+    aggregate,
+    option_accuracy,
+    ratio_of_sums,
+    shares,
+)
 from atkd.evaluation.metrics import calibration_error as error_of
 from atkd.runtime.files import InputError, read_jsonl
+from atkd.tasks import row_of
 
 Row = dict[str, Any]
 FIELDS = ("id", "prompt", "target", "group", "max_new_tokens", "response", "bytes")
@@ -41,11 +48,11 @@ def own(task: str) -> Row:
 
     A mean over documents is left to lm-eval, which also knows its standard error.
     """
-    row = scores.task_row(task)
+    row = row_of(task)
     metric = METRICS[row.metric]
     if metric.of is None:
         raise InputError(f"task {task}: metric {row.metric} cannot score a single answer")
-    whole = partial(scores.aggregate, task, row.metric)
+    whole = partial(aggregate, task, row.metric)
     plain = not row.over_groups and metric.scale is None
     return {
         "process_results": answer(row.metric, metric.of, grouped=not plain),
@@ -68,7 +75,7 @@ def bits(doc: Row, results: list[Any]) -> Row:
     return {"bits_per_byte": Ratio(-results[0][0] / math.log(2), doc["bytes"])}
 
 
-bits_per_byte = scores.ratio_of_sums
+bits_per_byte = ratio_of_sums
 
 
 def options(doc: Row, results: list[Any]) -> Row:
