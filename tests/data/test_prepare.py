@@ -110,7 +110,7 @@ def test_a_new_task_with_files_is_a_row(
     manifest = prepared(root, tmp_path / "out")
     assert manifest["files"]["tasks/poems.jsonl"]["rows"] == 4
     assert "evaluation items found in training and removed: 2" in manifest["notes"]
-    with pytest.raises(InputError, match="tasks: found 'peoms', expected one of dolly"):
+    with pytest.raises(InputError, match="tasks: unknown task 'peoms'; expected one of dolly"):
         prepare.canonical("peoms", [("here", {})])
 
 

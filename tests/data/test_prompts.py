@@ -199,7 +199,7 @@ def test_a_new_open_ended_task_is_a_row(tokenizer: Any, monkeypatch: pytest.Monk
     made, _ = built("riddles", open_rows(), tokenizer, {})
     assert [row["max_new_tokens"] for row in made] == [20, 20]
     assert made[0]["prompt"] == template("Name a town.")
-    with pytest.raises(InputError, match="found 'ridles', expected one of dolly, "):
+    with pytest.raises(InputError, match="unknown task 'ridles'; expected one of dolly, "):
         built("ridles", open_rows(), tokenizer, {})
 
 
