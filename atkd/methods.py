@@ -27,13 +27,15 @@ class Method:
     `loss`: a name of `losses.functional`, `cross_entropy` for one without a teacher's
     distribution, None for a student that is not trained. `sequences`: whose answers the fixed
     sequences hold, `ground_truth` or `teacher`; the setting `student_fraction` is the share of
-    steps on the current student's own answers instead. `base` and `wrapper`: what it is made of.
+    steps on the current student's own answers instead. `look`: its colour and marker in figures.
+    `base` and `wrapper`: what it is made of.
     """
 
     title: str
     loss: str | None
     sequences: str = "ground_truth"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    look: tuple[str, str] = ("#7A5195", "h")
     base: str = ""
     wrapper: str = ""
 
@@ -72,16 +74,22 @@ WRAPPERS = {
         },
     ),
 }
+# Okabe and Ito's colours, which the colour-blind can tell apart; a marker each for print in grey.
 METHODS: dict[str, Method] = {
     "none": Method("No training", None),
     "sft": Method("SFT", "cross_entropy"),
-    "seqkd": Method("SeqKD", "cross_entropy", "teacher"),
-    "supervised_kd": Method("Supervised KD", "forward_kl"),
-    "reverse_kd": Method("Reverse KD", "reverse_kl"),
-    "imitkd": Method("ImitKD", "forward_kl", settings=_MIXED),
-    "f_distill": Method("f-distill", "tvd", "teacher", _MIXED),
-    "gkd": Method("GKD", "jsd", settings={"beta": 0.5} | _ONLY_STUDENT),
-    "dkd": Method("Decoupled KD", "dkd", settings={"target_weight": 0.2, "diversity_weight": 1.0}),
+    "seqkd": Method("SeqKD", "cross_entropy", "teacher", look=("#4D4D4D", "P")),
+    "supervised_kd": Method("Supervised KD", "forward_kl", look=("#0072B2", "o")),
+    "reverse_kd": Method("Reverse KD", "reverse_kl", look=("#D55E00", "s")),
+    "imitkd": Method("ImitKD", "forward_kl", settings=_MIXED, look=("#009E73", "^")),
+    "f_distill": Method("f-distill", "tvd", "teacher", _MIXED, look=("#CC79A7", "D")),
+    "gkd": Method("GKD", "jsd", settings={"beta": 0.5} | _ONLY_STUDENT, look=("#B8860B", "v")),
+    "dkd": Method(
+        "Decoupled KD",
+        "dkd",
+        settings={"target_weight": 0.2, "diversity_weight": 1.0},
+        look=("#56B4E9", "X"),
+    ),
 }
 
 
@@ -93,6 +101,7 @@ def wrapped(base: str, wrapper: str, **settings: Any) -> Method:
         over.loss,
         row.sequences,
         {**row.settings, **over.settings, **settings},
+        row.look,
         base,
         wrapper,
     )

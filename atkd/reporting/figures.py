@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atkd.evaluation.metrics import METRICS
-from atkd.methods import title_of
+from atkd.methods import METHODS, title_of
 from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers
 from atkd.reporting.score_tables import average_gains
@@ -41,17 +41,7 @@ SETTINGS: dict[str, Any] = {
     "xtick.color": "#555555",
     "ytick.color": "#555555",
 }
-# Okabe and Ito's colours, which the colour-blind can tell apart; a marker each for print in grey.
-STYLES = {
-    "supervised_kd": ("#0072B2", "o"),
-    "reverse_kd": ("#D55E00", "s"),
-    "imitkd": ("#009E73", "^"),
-    "f_distill": ("#CC79A7", "D"),
-    "gkd": ("#B8860B", "v"),
-    "seqkd": ("#4D4D4D", "P"),
-    "dkd": ("#56B4E9", "X"),
-}
-OTHER_STYLE = ("#7A5195", "h")
+OTHER = ("#7A5195", "h")  # a method that no row knows
 ALONE = ("teacher", "none", "sft")  # methods that are no line of a scaling plot
 SCALING = (
     "Student's average score against its teacher's size. Solid: with ATKD; dashed: the same method "
@@ -63,7 +53,7 @@ SCALING = (
 def style(method: str) -> dict[str, Any]:
     """ATKD solid and filled, its baseline dashed and hollow in the same hue."""
     ours = bool(base_of(method))
-    colour, marker = STYLES.get(base_of(method) or method, OTHER_STYLE)
+    colour, marker = METHODS[method].look if method in METHODS else OTHER
     return {
         "color": colour,
         "marker": marker,

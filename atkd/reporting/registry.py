@@ -1,12 +1,11 @@
 """What a report shows: every table and figure, each one function registered by a decorator.
 
-The files that a run writes, the rules that declare them, the captions of Snakemake's report and the
-page's sections follow from the entries here.
+The files that a run writes, the rules that declare them, what Snakemake's report says of them and
+the page's sections follow from the entries here.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -46,6 +45,11 @@ class Entry:
     applies: Callable[[RunRecord], bool]
     analysis: bool
     make: Make
+
+    @property
+    def shows(self) -> str:
+        """The caption's first sentence."""
+        return self.caption.partition(". ")[0].rstrip(".")
 
     def families(self, record: RunRecord) -> dict[str, tuple[str, ...]]:
         """Name of every table or figure -> what `make` gets beside the run."""
@@ -112,18 +116,14 @@ class Output(NamedTuple):
 
     path: str
     category: str = ""
-
-    @property
-    def caption(self) -> str:
-        """Name of the file that holds the category's caption."""
-        return f"{re.sub('[^a-z]+', '_', self.category.lower())}.rst"
+    shows: str = ""
 
 
 def _files(
     folder: str, kinds: tuple[str, ...], entries: Iterable[Entry], record: RunRecord
 ) -> list[Output]:
     return [
-        Output(f"{folder}/{name}.{kind}", entry.category if kind == kinds[0] else "")
+        Output(f"{folder}/{name}.{kind}", entry.category if kind == kinds[0] else "", entry.shows)
         for entry in entries
         if entry.applies(record)
         for name in entry.families(record)
@@ -160,12 +160,3 @@ def chosen(entries: list[Entry], only: Iterable[str]) -> list[Entry]:
     if unknown:
         raise InputError(f"found {unknown[0]!r}; expected one of {', '.join(known)}")
     return [known[name] for name in wanted] or entries
-
-
-def captions() -> dict[str, str]:
-    """File name -> caption of each category in Snakemake's report."""
-    texts: dict[str, list[str]] = {}
-    for entry in (*tables(), *figures()):
-        texts.setdefault(Output("", entry.category).caption, []).append(entry.caption)
-    mark = f'{{% if snakemake.config["data"]["source"] == "world" %}} {WORLD}{{% endif %}}'
-    return {name: " ".join(dict.fromkeys(found)) + mark + "\n" for name, found in texts.items()}

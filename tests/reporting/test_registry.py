@@ -57,10 +57,9 @@ def test_one_function_is_a_table_everywhere(toys: None, tmp_path: Path) -> None:
     for words in ("Toys of opt", "Toys of llama", "noted", "A toy is drawn.", "image/svg+xml"):
         assert words in section
     assert '<a href="#toys">Toys</a>' in page
-    assert registry.captions()["toys.rst"].startswith("Toys of a family.")
     shown = {found.path: found for found in registry.table_outputs(read_record(run / "run.json"))}
     assert shown["tables/toy_opt.csv"].category == "Toys"
-    assert shown["tables/toy_opt.csv"].caption == "toys.rst"
+    assert shown["tables/toy_opt.csv"].shows == "Toys of a family"
     assert not shown["tables/toy_opt.md"].category
 
 
@@ -115,11 +114,10 @@ def test_names_are_known_without_what_draws_them() -> None:
     assert int(count) > 80 and heavy == "[]"
 
 
-def test_captions_of_snakemakes_report_are_the_registrys() -> None:
-    folder = ROOT / "workflow/report"
-    kept = {"workflow.rst", "index.rst", "samples.rst"}
-    found = {p.name: p.read_text(encoding="utf-8") for p in folder.iterdir() if p.name not in kept}
-    assert found == registry.captions()
+def test_snakemakes_report_says_what_each_output_shows() -> None:
+    found = {one.name: one.shows for one in (*registry.tables(), *registry.figures())}
+    assert all(found.values()) and all(len(text) < 250 for text in found.values())
+    assert found["scaling"] == "Student's average score against its teacher's size"
 
 
 def test_the_frozen_run_is_what_its_record_says() -> None:

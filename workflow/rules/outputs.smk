@@ -15,8 +15,11 @@ REPORTING = code(
 
 def reported(found):
     """An output of the registry; one with a category is shown in Snakemake's report."""
-    path, caption = f"<results>/{found.path}", f"../report/{found.caption}"
-    return report(path, category=found.category, caption=caption) if found.category else path
+    path = f"<results>/{found.path}"
+    if not found.category:
+        return path
+    shown = {"category": found.category, "labels": {"shows": found.shows}}
+    return report(path, caption="../report/shown.rst", **shown)
 
 
 def presented(*kinds):
