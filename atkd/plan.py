@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -150,9 +150,27 @@ class Plan:
         for kind, template in templates.items():
             pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
             if found := re.fullmatch(pattern, key):
+                self._check_names(key, found.groupdict())
                 return self.job(kind, found.groupdict())
         expected = " or ".join(templates.values()) or "no key: the stage has no --run"
         raise InputError(f"--run: found {key!r}; expected {expected}")
+
+    def _check_names(self, key: str, names: Mapping[str, str]) -> None:
+        """InputError if a key names a family or size that the configuration has not, or no seed."""
+        families = self.config["families"]
+        family = names.get("family", next(iter(families)))
+        self._one_of(key, "family", family, families)
+        for role in ("size", "student", "teacher"):
+            if names.get(role, "-") != "-":
+                self._one_of(key, role, names[role], families[family]["models"])
+        if not names.get("seed", "0").isdigit():
+            raise InputError(f"--run: found seed {names['seed']!r} in {key!r}; expected a number")
+
+    @staticmethod
+    def _one_of(key: str, what: str, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            expected = ", ".join(known)
+            raise InputError(f"--run: found {what} {name!r} in {key!r}; expected {expected}")
 
     def command(self, kind: str, names: Mapping[str, str]) -> str:
         """The short command line of a job, started in as many processes as it has GPUs."""
@@ -483,14 +501,18 @@ class Plan:
 
     def judge(self) -> Job:
         """A language model's ratings of all runs: one limit, one budget, one file of replies."""
+        if not self.judge_settings:
+            raise InputError(
+                "config key evaluation.judge: missing; expected an endpoint and a model"
+            )
         keys = [run.key for run in self.runs]
         reads = {
             "samples": [path for key in keys for path in self.samples(key, self.open_tasks)],
             "tasks": self.task_files(self.open_tasks),
-            "prompt": (self.judge_settings or {}).get("prompt") or [],
+            "prompt": self.judge_settings.get("prompt") or [],
         }
         options = {"results": self.results, "runs": keys, "output": f"{self.results}/judge"}
-        return Job(reads, options, dict(self.judge_settings or {}), command="llm")
+        return Job(reads, options, self.judge_settings, command="llm")
 
     def scores(self) -> Job:
         """The scores of all runs, and the run's record."""

@@ -145,7 +145,8 @@ def test_a_cluster_job_of_several_gpus_starts_several_processes() -> None:
 
 
 def test_every_kind_of_job_is_found_again_by_its_short_command_line() -> None:
-    plan = planned("world")
+    judge = {"endpoint": "http://h/v1", "model": "m"}
+    plan = planned("world", evaluation=planned("world").config["evaluation"] | {"judge": judge})
     names = STUDENT | {"size": "1.3b", "seed": "1", "method": "f_distill", "sequences": "teacher"}
     for kind, (stage, template) in JOBS.items():
         wanted = {name: names[name] for name in re.findall(r"{(\w+)}", template)}
@@ -162,6 +163,16 @@ def test_a_wrong_key_or_configuration_is_named(
 ) -> None:
     with pytest.raises(InputError, match=r"--run: found 'opt/125m'; expected models/\{family\}/"):
         planned().by_hand("train", "opt/125m")
+    for stage, key, words in (
+        ("train", "models/opd/1.3b/seed1/teacher", "found family 'opd' in .*; expected opt, llama"),
+        ("train", "models/opt/13b/seed1/teacher", "found size '13b' in .*; expected 125m, 1.3b"),
+        ("evaluate", "opt/125m/1b/gkd/1", "found teacher '1b' in .*; expected 125m, 1.3b"),
+        ("evaluate", "opt/125m/1.3b/gkd/one", "found seed 'one' in .*; expected a number"),
+        ("train", "opt/125m/1.3b/gdk/1", "unknown method 'gdk' .did you mean 'gkd'"),
+        ("judge", "all", "evaluation.judge: missing; expected an endpoint and a model"),
+    ):
+        with pytest.raises(InputError, match=words):
+            planned().by_hand(stage, key)
     monkeypatch.delenv("ATKD_WARM", raising=False)
     for text, words in (("name: [", "not valid YAML"), ("3", "expected keys"), ("name: x", "'")):
         (tmp_path / "c.yaml").write_text(text)
