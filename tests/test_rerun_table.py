@@ -183,6 +183,24 @@ def test_changing_a_setting_reruns_what_it_decides(
         write(faked, smoke())
 
 
+def test_a_new_pair_trains_its_own_models_alone(faked: Path, snakemake: Snakemake) -> None:
+    config = smoke()
+    shape = {"hidden_size": 24, "layers": 1, "heads": 2}
+    config["families"]["opt"]["models"]["350m"] = {"build": shape}
+    config["pairs"].append({"family": "opt", "student": "125m", "teacher": "350m"})
+    write(faked, config)
+    try:
+        listing = snakemake(faked, "-n", *NAME).stdout
+    finally:
+        write(faked, smoke())
+    logs = re.findall(r"^ +log: results/faked/logs/(\S+)\.log$", listing, re.MULTILINE)
+    others = {log for log in logs if "350m" not in log}
+    # Which tokens are easy for a student without a teacher, each of its teachers says.
+    rescored = {f"runs/opt/125m/-/{method}/1/score" for method in ("none", "sft")}
+    assert others == {"scores", "tables", "figures", "page"} | rescored
+    assert "models/opt/350m/seed1/teacher" in logs
+
+
 def test_the_table_names_a_file_of_every_folder() -> None:
     folders = {path.parent.relative_to(ROOT / "atkd") for path in (ROOT / "atkd").rglob("*.py")}
     named = {Path(name).parent for name in EDITED}
