@@ -17,6 +17,7 @@ from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError, read_json
 from atkd.tasks import TASKS, Task, averaged, open_ended
 
+DATA_FOLDER = "data"  # under a data root
 SCHEMA = Path(__file__).resolve().parent / "config.schema.yaml"
 # What a node of the schema may hold where it names one of these under `x-registry`.
 REGISTRIES: dict[str, Callable[[], list[str]]] = {
@@ -26,7 +27,8 @@ REGISTRIES: dict[str, Callable[[], list[str]]] = {
     "switches": lambda: list(SWITCHES),
 }
 # The defaults of a node that names one of these under `x-default`.
-DEFAULTS: dict[str, Callable[[], dict[str, int]]] = {
+DEFAULTS: dict[str, Callable[[], Any]] = {
+    "local_tasks": lambda: [task for task, row in TASKS.items() if row.files],
     "shots": lambda: {task: row.shots for task, row in TASKS.items() if row.shots},
     "new_tokens": lambda: (
         {"generation": Task.new_tokens}
@@ -131,7 +133,13 @@ def checked_part(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     error = best_match(Draft202012Validator(node).iter_errors(filled), key=_depth)
     if error is not None:
         raise InputError(_message(error, schema()["$defs"][name]["title"]))
-    _fill(node, filled)
+    return filled_part(name, filled)
+
+
+def filled_part(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """One group of the schema's `$defs` with its defaults, unchecked."""
+    filled = copy.deepcopy(dict(given))
+    _fill(schema()["$defs"][name], filled)
     return filled
 
 
@@ -346,7 +354,7 @@ def data_root(config: Mapping[str, Any]) -> str:
     root = config.get("data_root") or os.environ.get("ATKD_DATA", "")
     paths = {}
     if config["data"]["source"] == "local":
-        paths["data.source"] = config["data"]["settings"].get("root", "data")
+        paths["data.source"] = config["data"]["settings"].get("root", DATA_FOLDER)
     for family in {pair["family"] for pair in config["pairs"]}:
         tokenizer = config["families"][family]["tokenizer"]
         paths[f"families.{family}.tokenizer.files"] = tokenizer.get("files", "/")

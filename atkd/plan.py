@@ -232,7 +232,7 @@ class Plan:
         """Training data and tasks."""
         settings = dict(self.config["data"]["settings"])
         if self.source == "local":
-            settings = self.rooted({"root": "data"} | settings, "root")
+            settings = self.rooted({"root": configuration.DATA_FOLDER} | settings, "root")
         options = {"source": self.source, "seed": self.config["data"]["seed"]}
         return Job({}, options | {"output": f"{self.results}/data"}, settings or {})
 

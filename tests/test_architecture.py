@@ -24,7 +24,7 @@ ALLOWED = {
     "models": {"runtime"},
     "statistics": {"runtime", "tasks", "methods", "models.families", "evaluation.metrics"},
     "plan": {"runtime", "tasks", "config", "methods"},
-    "data": {"runtime", "tasks", "models", "world"},
+    "data": {"runtime", "tasks", "config", "models", "world"},
     "integrations": {"losses"},
     "training": {"runtime", "losses", "models", "data", "methods"},
     "evaluation": {"runtime", "tasks", "models", "world"},

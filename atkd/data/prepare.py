@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from atkd.config import filled_part
 from atkd.data.sources import Placed, Row, read_entries
 from atkd.runtime.files import InputError, folder_lock, sha256, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
 from atkd.tasks import INSTRUCTION, TASKS, row_of
 
+# Source -> the group of the schema that describes its settings.
+GROUPS = {"world": "world", "local": "local", "hub": "remote", "url": "remote"}
 TYPES: dict[str, type] = {"choices": list, "answers": list, "answer": int}  # all others: str
 Key = tuple[str, ...]
 
@@ -130,12 +133,12 @@ def _generated(name: str, rows: list[Row]) -> list[Row]:
 def local_entries(settings: Mapping[str, Any]) -> tuple[Row, list[str]]:
     """Entries of the files under a data root, and notes on what the text is and is not."""
     base = _data_folder(settings)
-    train = _local_set(settings.get("train", "alpaca_davinci003"), LOCAL_TRAIN)
-    texts = [_local_set(name, LOCAL_TEXT) for name in settings.get("pretrain", ["text_novels"])]
+    train = _local_set(settings["train"], LOCAL_TRAIN)
+    texts = [_local_set(name, LOCAL_TEXT) for name in settings["pretrain"]]
     entries = {
         "train": [{"file": str(base / train.file)}],
         "pretrain": [{"file": str(base / text.file)} for text in texts],
-        "tasks": {task: _task_entries(task, base) for task in settings.get("tasks", local_tasks())},
+        "tasks": {task: _task_entries(task, base) for task in settings["tasks"]},
     }
     return entries, [train.note, *(text.note for text in texts)]
 
@@ -181,7 +184,7 @@ def from_entries(
     missing = [name for name in ("train", "tasks") if not entries.get(name)]
     if missing:
         raise InputError(f"data.settings.{missing[0]}: missing, expected train and tasks")
-    limits = settings.get("limits", {})
+    limits = settings["limits"]
     unknown = set(limits) - {"train", "pretrain", *entries["tasks"]}
     if unknown:
         raise InputError(f"data.settings.limits: no file {sorted(unknown)[0]!r} to limit")
@@ -273,16 +276,20 @@ def write(data: Data, folder: Path, source: Row) -> Row:
 
 def prepare(source: str, settings: Row, seed: int, folder: Path) -> Row:
     """Data of one source, checked, separated and written; returns the manifest."""
+    if source not in GROUPS:
+        raise InputError(f"data.source: found {source!r}, expected {', '.join(GROUPS)}")
+    settings = filled_part(GROUPS[source], settings)
     if source == "world":
         data = from_world(settings, seed)
     elif source == "local":
         entries, notes = local_entries(settings)
         data = from_entries(entries, settings, seed, folder, notes)
-    elif source in ("hub", "url"):
-        data = from_entries(settings, settings, seed, folder / "downloads", [])
     else:
-        raise InputError(f"data.source: found {source!r}, expected world, local, hub or url")
-    separate(data, settings.get("overlap", "remove"))
+        data = from_entries(settings, settings, seed, folder / "downloads", [])
+    if source == "world":
+        separate(data)
+    else:
+        separate(data, settings["overlap"])
     return write(data, folder, {"source": source, "seed": seed, "settings": settings})
 
 
