@@ -125,12 +125,16 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """The run's grid and data source, kept beside its scores."""
-        names = ("seeds", "tasks", "extra_tasks", "pairs", "methods")
+        trained = (run.method for run in self.runs if run.method != "teacher")
         return {
             "config": self.config["name"],
             "source": self.source,
+            "seeds": self.config["seeds"],
+            "tasks": self.config["tasks"],
+            "extra_tasks": self.config["extra_tasks"],
             "families": self.families,
-            **{name: self.config[name] for name in names},
+            "pairs": self.config["pairs"],
+            "methods": list(dict.fromkeys(trained)),
             "judge": self.judge_settings is not None,
             "runs": [run.key for run in self.runs],
         }
@@ -524,7 +528,7 @@ class Plan:
         options = {
             "results": self.results,
             **reads,
-            "record": json.dumps(self.record(), sort_keys=True),
+            "record": json.dumps(self.record()),
         }
         return Job(reads, options, command="collect")
 

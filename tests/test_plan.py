@@ -14,7 +14,7 @@ from helpers import ROOT
 
 from atkd import __main__, config
 from atkd.plan import JOBS, Plan
-from atkd.runtime.files import InputError
+from atkd.runtime.files import InputError, read_json
 
 STUDENT = {"family": "opt", "student": "125m", "teacher": "1.3b"}
 
@@ -132,6 +132,9 @@ def test_the_record_says_what_was_run_and_on_what() -> None:
     assert record["source"] == "world" and record["config"] == "deviations"
     assert "opt/125m/1.3b/gkd+released/3" in record["runs"] and record["judge"] is False
     assert record["runs"] == [run.key for run in plan.runs]
+    for name in ("world", "deviations"):
+        frozen = ROOT / f"results/reference/{name}/run.json"
+        assert planned(name).record() == read_json(frozen)
 
 
 def test_a_cluster_job_of_several_gpus_starts_several_processes() -> None:
