@@ -48,6 +48,7 @@ class Metric:
 
     `decimals`: of a real number in document rows. `part`: neighbours of one part are written there
     document by document, others metric by metric. `estimated`: whether it has tables of its own.
+    `score`: what a task's score is where it is this metric (the title where nothing is said).
     """
 
     title: str
@@ -64,6 +65,12 @@ class Metric:
     decimals: int = 6
     part: str = ""
     estimated: bool = False
+    score: str = ""
+
+    @property
+    def words(self) -> str:
+        """The title inside a sentence."""
+        return self.title if self.title.isupper() else self.title[0].lower() + self.title[1:]
 
 
 def words(text: str) -> list[str]:
@@ -172,7 +179,7 @@ METRICS = {
     "rouge_l": Metric(
         "ROUGE-L", "points", 2, True, "ROUGE-L F in percent (no stemmer), higher is better.",
         of=lambda row: rouge_l(row["answer"], row["target"]),
-        tasks="own", part="task", estimated=True,
+        tasks="own", part="task", estimated=True, score="ROUGE-L F (no stemmer)",
     ),
     "prefix_match": Metric(
         "Prefix match", "points", 2, True,
@@ -217,20 +224,20 @@ METRICS = {
         "weighted by size, percent; lower is better.",
     ),
     EASY: Metric(
-        "Bits per byte, easy", "bits", 3, False,
+        "Bits per byte easy", "bits", 3, False,
         "Bits of the reference's easy tokens per byte of the whole reference; easy where the "
         "teacher gives a token more than its median probability. Lower is better.",
         of_teacher=easy_bits, scale=1.0, decimals=4,
     ),
     HARD: Metric(
-        "Bits per byte, hard", "bits", 3, False,
+        "Bits per byte hard", "bits", 3, False,
         "Bits per byte less those of the easy tokens, lower is better.",
     ),
     "judge": Metric(
         "Judge", "points", 2, True,
         "A judge's rating: the exact one's in percent of ten points, a language model's as 100 x "
         "the answers' sum / the references'; higher is better.",
-        scale=100.0,
+        scale=100.0, score="the exact judge's rating (percent of 10 points)",
     ),
     "judge_exact": Metric(
         "Exact judge", "points", 2, True,
@@ -242,7 +249,7 @@ METRICS = {
         "Points of ten that standing first is worth to a language model; best near 0.",
     ),
     "judge_unparsable": Metric(
-        "Replies unreadable", "%", 1, False,
+        "% of replies unreadable", "%", 1, False,
         "Percent of a language model's replies that could not be read, lower is better.",
     ),
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from atkd.evaluation.metrics import METRICS
 from atkd.methods import SWITCHES, title_of
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
@@ -106,7 +107,7 @@ def cost_table(run: Run) -> Table | None:
 # The judge beside ROUGE-L, and a language model's ratings.
 
 ORDER, UNREAD = "judge_order", "judge_unparsable"
-OTHERS = {"rouge_l": "ROUGE-L", "judge_exact": "exact judge"}
+OTHERS = ("rouge_l", "judge_exact")  # what a judge is held against
 LEAST = 3  # points that a correlation needs to say anything
 
 
@@ -236,7 +237,7 @@ def agreement_table(run: Run) -> Table | None:
     rows: Rows = [
         [
             task_label(row.task, run.world, row.tasks),
-            OTHERS[row.against],
+            METRICS[row.against].words,
             str(row.answers),
             shown(row.pearson, 2),
             shown(row.spearman, 2),

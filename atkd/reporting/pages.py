@@ -38,15 +38,8 @@ UNREAD = "judge_unparsable"
 METHODS = ("teacher", "none", "sft", "supervised_kd", "supervised_kd_atkd")  # shown by default
 SHOWN = 500  # characters of a prompt, from its end, where a few-shot prompt has its question
 FIELDS = ("id", "prompt", "target", "answer")
-SPOKEN = {
-    JUDGE: "judge",
-    "judge_exact": "exact judge",
-    "rouge_l": METRICS["rouge_l"].title,
-    "prefix_match": "prefix match",
-    "bits_per_byte": "bits per byte",
-    "judge_order": "judge's order effect",
-    UNREAD: "% of replies unreadable",
-}
+# Metrics at an answer's head; the others are folded.
+FIRST = (JUDGE, "judge_exact", "rouge_l", "prefix_match", "bits_per_byte", "judge_order", UNREAD)
 MINIATURE = (
     "This is the paper's reproduction in miniature: tiny models, the embedded world's tasks. "
     "The paper's own models and data: snakemake --configfile config/paper.yaml "
@@ -252,7 +245,7 @@ def spoken(metric: str) -> str:
     """A metric's name in words: `bits_per_byte_easy@1.3b` is of tokens easy for that teacher."""
     name, _, teacher = metric.partition("@")
     whose = f" for {teacher}" if teacher else ""
-    return SPOKEN.get(name, name.replace("_", " ")) + whose
+    return (METRICS[name].words if name in METRICS else name.replace("_", " ")) + whose
 
 
 def number(value: float) -> str:
@@ -276,8 +269,8 @@ def _answer(task: str, answers: Answers, document: str, prompt: str) -> dict[str
     return {
         "score": primary(task, scores),
         "text": sample["answer"],
-        "first": _listed(scores, [name for name in order if name in SPOKEN]),
-        "more": _listed(scores, [name for name in order if name not in SPOKEN]),
+        "first": _listed(scores, [name for name in order if name in FIRST]),
+        "more": _listed(scores, [name for name in order if name not in FIRST]),
         "own_prompt": "" if sample["prompt"] == prompt else sample["prompt"],
     }
 

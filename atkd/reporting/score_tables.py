@@ -170,7 +170,7 @@ def grid(run: Run, family: str, metric: str, columns: list[str]) -> Table | None
         f"ATKD's gain: {heads[columns[-1]]} with ATKD minus without, in {about.unit}. "
         f"{detectable_note(found if len(found) else cells)}"
     )
-    title = about.title if about.title.isupper() else about.title.lower()
+    title = about.words
     return Table(
         f"{family_title(family)}: {title} ({run.title})",
         ["Model", "Method", *(heads.get(c, c) for c in wide), "ATKD's gain", "Detectable"],

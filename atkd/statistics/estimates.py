@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 RECORD = "run.json"
 JUDGE = "judge"  # stands in for a task's own metric as its score wherever a judge ran
-SPOKEN = {
-    JUDGE: "the exact judge's rating (percent of 10 points)",
-    "rouge_l": "ROUGE-L F (no stemmer)",
-    "prefix_match": "prefix match",
-}
 RATED = "a language model's rating (100 x the answers' sum / the references')"
 KEYS = ["family", "student", "teacher", "method"]
 # The columns read here.
@@ -248,9 +243,9 @@ def _score(scores: Scores, task: str) -> None:
     own = next((name for name in names if (task, name) in scores.values), None)
     if own is None:
         return
-    rated = (task, own) in scores.denominators
+    rated, row = (task, own) in scores.denominators, METRICS[own]
     scores.own[task] = own
-    scores.scored[task] = scored_by(task, RATED if rated else SPOKEN.get(own, own))
+    scores.scored[task] = scored_by(task, RATED if rated else row.score or row.words)
     for kept in (scores.values, scores.groups, *([scores.denominators] if rated else [])):
         kept[task, "score"] = kept[task, own]
     if rated:
