@@ -110,15 +110,17 @@ class ReplyLog:
         try:
             yield rows
         finally:
-            with self.lock:
+            with self.lock:  # both at once, or another call could take what this one spent
                 self.calls, self.tokens = self.calls - 1, self.tokens - tokens
-            self.keep(rows)
+                self._append(rows)
 
     def keep(self, rows: list[Row]) -> None:
         """Appends rows, each on the disk before the next."""
-        if not rows:
-            return
-        with self.lock, open(self.path, "ab", buffering=0) as handle:
+        with self.lock:
+            self._append(rows)
+
+    def _append(self, rows: list[Row]) -> None:
+        with open(self.path, "ab", buffering=0) as handle:
             for row in rows:
                 handle.write(json.dumps(row).encode() + b"\n")
                 os.fsync(handle.fileno())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,23 @@ def test_a_budget_of_calls_stops_cleanly_and_can_be_raised(tmp_path: Path) -> No
             assert len(server.seen) == total
         client(server, tmp_path, max_calls=8).ask(CALLS)
     assert set(server.attempts.values()) == {1} and len(server.seen) == 8
+
+
+def test_calls_that_end_at_the_same_time_do_not_lend_each_other_budget(tmp_path: Path) -> None:
+    log = ReplyLog(tmp_path / "replies.jsonl", 40, None)
+    paid = {"text": "x", "tokens": 1, "paid": True, "refused": False}
+
+    def spend(worker: int) -> int:
+        count = 0
+        with contextlib.suppress(StoppedError):
+            while True:
+                with log.claim(1) as rows:
+                    rows.append({"call": [str(worker), str(count)]} | paid)
+                count += 1
+        return count
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(spend, range(8))) == log.calls == 40
 
 
 @pytest.mark.parametrize("reported", [30, None])
