@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from atkd.runtime.files import InputError
 
 ALL = "released"
-TAUGHT_NOTHING = "none"
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Plan:
 
     def job(self, kind: str, names: Mapping[str, str]) -> Job:
         """The job of a kind, by its wildcards."""
-        key = (kind, *names.values())
+        key = (kind, *(names[name] for name in sorted(names)))
         if key not in self._jobs:
             self._jobs[key] = getattr(self, kind)(**names)
         return self._jobs[key]
@@ -238,7 +238,7 @@ class Plan:
         if self.source == "local":
             settings = self.rooted({"root": configuration.DATA_FOLDER} | settings, "root")
         options = {"source": self.source, "seed": self.config["data"]["seed"]}
-        return Job({}, options | {"output": f"{self.results}/data"}, settings or {})
+        return Job({}, options | {"output": f"{self.results}/data"}, settings)
 
     def tokenizer(self, family: str) -> Job:
         """A family's tokenizer."""

@@ -36,7 +36,6 @@ class PromptSettings:
     code tests. `context`: longest prompt plus answer, in tokens. `shots`, `max_new_tokens` and
     `limit` (documents) by task, where the task's row is not to decide; `max_new_tokens` may name
     `generation`, which stands for every open-ended task. `seed`: of the documents drawn.
-    `batch_size` and `dtype` are the evaluation's: they change no prompt.
     """
 
     tasks: tuple[str, ...] = ()
@@ -46,8 +45,6 @@ class PromptSettings:
     max_new_tokens: Mapping[str, int] = field(default_factory=dict)
     limit: Mapping[str, int] = field(default_factory=dict)
     seed: int = 1
-    batch_size: int | None = None
-    dtype: str | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> PromptSettings:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from atkd.evaluation import scores
-from atkd.evaluation.settings import EvaluationSettings
+from atkd.evaluation.settings import CrosscheckSettings
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_json, write_jsonl
@@ -70,7 +70,7 @@ def write_tasks(rows: Iterable[Row], asked: set[str], shots: int, folder: Path) 
     write_json(folder / "mmlu.yaml", group)
 
 
-def builtin(model: Any, tokenizer: Any, tasks: Path, settings: EvaluationSettings) -> Row:
+def builtin(model: Any, tokenizer: Any, tasks: Path, settings: CrosscheckSettings) -> Row:
     """Accuracy in percent of lm-eval's own MMLU, and how many prompts it had to cut."""
     import datasets
     from lm_eval.evaluator import evaluate
@@ -92,7 +92,7 @@ def builtin(model: Any, tokenizer: Any, tasks: Path, settings: EvaluationSetting
 
 
 def compare(
-    folder: Path, run: str, data: Path, documents: Path, settings: EvaluationSettings
+    folder: Path, run: str, data: Path, documents: Path, settings: CrosscheckSettings
 ) -> Row:
     """One run's accuracies on the questions it was scored on, by both protocols."""
     rows = [row for row in scores.read_documents(documents) if row["task"] == "mmlu"]
@@ -134,7 +134,7 @@ def main() -> None:
     one.add_argument("--run", required=True, help="family/student/teacher/method/seed")
     one.add_argument("--data", required=True, type=Path, help="data/tasks/mmlu.jsonl")
     one.add_argument("--documents", required=True, type=Path, help="the run's documents.csv.gz")
-    one.add_argument("--settings", default="{}", help=EvaluationSettings.about())
+    one.add_argument("--settings", default="{}", help=CrosscheckSettings.about())
     one.add_argument("--output", required=True, type=Path, help="crosscheck.json to write")
     gather = commands.add_parser("collect", help="all runs -> one CSV")
     gather.add_argument(
@@ -147,6 +147,6 @@ def main() -> None:
     else:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        settings = EvaluationSettings.of(json.loads(args.settings))
+        settings = CrosscheckSettings.of(json.loads(args.settings))
         write_json(args.output, compare(args.model, args.run, args.data, args.documents, settings))
     print(args.output)

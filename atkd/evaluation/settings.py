@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from atkd.runtime.files import InputError
+from atkd.runtime.cli import settings_of
 from atkd.tasks import AVERAGES
 
 
@@ -21,11 +21,7 @@ class ModelSettings:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Settings as given, the others' defaults; InputError names an unknown key."""
-        known = [one.name for one in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise InputError(f"settings: unknown key {name!r}; expected {', '.join(known)}")
-        return cls(**given)
+        return settings_of(cls, given)
 
     @classmethod
     def about(cls) -> str:
@@ -35,18 +31,18 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings(ModelSettings):
-    """The protocol of an evaluation: tasks (none: all with prompts), longest prompt plus answer.
-
-    `shots`, `limit`, `seed` and `max_new_tokens` are in the prompts already; they are kept with the
-    samples that they describe.
-    """
+    """What is asked of a model: tasks (none: all with prompts), longest prompt plus answer."""
 
     tasks: list[str] = field(default_factory=list)
     context: int = 2048
+
+
+@dataclass(frozen=True)
+class CrosscheckSettings(ModelSettings):
+    """How lm-eval's own MMLU is asked: longest prompt, shots where the row is not to decide."""
+
+    context: int = 2048
     shots: Mapping[str, int] = field(default_factory=dict)
-    limit: Mapping[str, int] = field(default_factory=dict)
-    seed: int | None = None
-    max_new_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 
 from atkd.data import prepare
 from atkd.evaluation import mmlu_crosscheck, scores
-from atkd.evaluation.settings import EvaluationSettings
+from atkd.evaluation.settings import CrosscheckSettings
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import InputError, read_jsonl, write_jsonl
 
@@ -71,7 +71,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def compared(folder: Path, **settings: Any) -> dict[str, Any]:
     settings = {"context": 400, "batch_size": 4, "shots": {"mmlu": 2}} | settings
     files = (folder / "mmlu.jsonl", folder / "documents.csv.gz")
-    given = EvaluationSettings.of(settings)
+    given = CrosscheckSettings.of(settings)
     return mmlu_crosscheck.compare(folder / "model", "opt/1/-/sft/1", *files, given)
 
 
@@ -128,7 +128,7 @@ def test_the_real_files(tmp_path: Path) -> None:
     tokenizer = tokenizers.open_tokenizer({"files": f"{root}/tokenizers/opt"}, "opt")
     shape = {"hidden_size": 16, "layers": 1, "heads": 2}
     model = checkpoints.build("opt", shape, tokenizer, 2048, seed=4)
-    settings = EvaluationSettings(context=2048)
+    settings = CrosscheckSettings(context=2048)
     found = mmlu_crosscheck.builtin(model, tokenizer, tmp_path / "tasks", settings)
     assert found["documents"] == 5 and found["cut"] == 0
     assert found["builtin"] in (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)
@@ -162,5 +162,5 @@ def test_a_run_without_mmlu_is_refused(places: Any, tmp_path: Path) -> None:
     scores.write_csv(path, scores.DOCUMENT_COLUMNS, other)
     with pytest.raises(InputError, match="no rows of task mmlu, expected a run that was asked it"):
         mmlu_crosscheck.compare(
-            tmp_path, "opt/1/-/sft/1", places[0] / "mmlu.jsonl", path, EvaluationSettings()
+            tmp_path, "opt/1/-/sft/1", places[0] / "mmlu.jsonl", path, CrosscheckSettings()
         )
