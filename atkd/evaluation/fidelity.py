@@ -23,12 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atkd.evaluation import scores
 from atkd.evaluation.settings import FidelitySettings
 from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import padded
 from atkd.runtime.cli import start_up
-from atkd.runtime.files import InputError, open_text, read_jsonl
+from atkd.runtime.files import InputError, open_text, read_jsonl, write_csv
 from atkd.runtime.provenance import Stage
 from atkd.world.grammar import grammar, next_tokens
 
@@ -220,7 +219,7 @@ def collect(paths: Iterable[Path], output: Path) -> int:
     for path in paths:
         with open_text(path) as handle:
             rows |= {json.dumps(row): row for row in csv.DictReader(handle)}
-    scores.write_csv(output, COLUMNS, (rows[key] for key in sorted(rows)))
+    write_csv(output, COLUMNS, (rows[key] for key in sorted(rows)))
     return len(rows)
 
 
@@ -251,7 +250,7 @@ def main() -> None:
         settings = FidelitySettings.of(given)
         stage = Stage("fidelity", next(iter(folders)), given)
         rows = fidelity(folders, args.data, args.prompts, settings, stage)
-        scores.write_csv(args.output, COLUMNS, rows)
+        write_csv(args.output, COLUMNS, rows)
         stage.write(args.output.with_suffix(".provenance.json"))
         count = len(rows)
     print(f"{args.output}: {count} rows")

@@ -22,7 +22,7 @@ from atkd.evaluation import scores
 from atkd.evaluation.settings import CrosscheckSettings
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.cli import start_up
-from atkd.runtime.files import InputError, read_json, read_jsonl, write_json, write_jsonl
+from atkd.runtime.files import InputError, read_json, read_jsonl, write_csv, write_json, write_jsonl
 from atkd.tasks import TASKS
 
 Row = dict[str, Any]
@@ -122,7 +122,7 @@ def collect(paths: Iterable[Path], output: Path) -> None:
     rows = sorted((read_json(path) for path in paths), key=lambda row: row["run"])
     for row, name in ((row, name) for row in rows for name in COLUMNS):
         row[name] = f"{row[name]:.6f}" if isinstance(row[name], float) else row[name]
-    scores.write_csv(output, COLUMNS, rows)
+    write_csv(output, COLUMNS, rows)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from atkd.evaluation.metrics import (
     calibration_error,
     metric_row,
 )
-from atkd.runtime.files import InputError, open_text, read_json, read_jsonl, write_json, write_text
+from atkd.runtime.files import InputError, open_text, read_json, read_jsonl, write_csv, write_json
 from atkd.tasks import AVERAGES, TASKS, open_ended, row_of
 
 Row = dict[str, Any]
@@ -121,15 +120,6 @@ def texts(metric: str, value: Value) -> Row:
     if isinstance(value, Ratio):
         return {"numerator": shown(value.numerator), "denominator": str(value.denominator)}
     return {"value": shown(value)}
-
-
-def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
-    """Writes rows atomically, LF line ends; columns a row lacks stay empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def document_rows(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> Iterator[Row]:

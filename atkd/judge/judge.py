@@ -24,7 +24,14 @@ from atkd.evaluation import scores
 from atkd.judge.client import Call, Client
 from atkd.judge.settings import JudgeSettings, described
 from atkd.judge.verdicts import Question, Verdict, questions, report
-from atkd.runtime.files import InputError, folder_lock, open_text, write_json, write_jsonl
+from atkd.runtime.files import (
+    InputError,
+    folder_lock,
+    open_text,
+    write_csv,
+    write_json,
+    write_jsonl,
+)
 from atkd.runtime.provenance import Stage
 from atkd.world.grader import grade
 
@@ -171,7 +178,7 @@ def run_exact(args: argparse.Namespace) -> None:
     verdicts = [exact(question) for question in questions(args.run, args.samples, args.data)]
     write_jsonl(args.output, (found.row() for found in verdicts))
     rows = (row for found in verdicts for row in found.documents())
-    scores.write_csv(args.documents, scores.DOCUMENT_COLUMNS, rows)
+    write_csv(args.documents, scores.DOCUMENT_COLUMNS, rows)
     print(f"{args.documents}: {len(verdicts)} answers judged")
 
 
@@ -201,7 +208,7 @@ def write(output: Path, verdicts: list[Verdict]) -> None:
     """Writes judge.jsonl, documents.csv.gz and summary.json, and prints the summary."""
     write_jsonl(output / "judge.jsonl", (found.row() for found in verdicts))
     rows = ({"run": v.question.run} | row for v in verdicts for row in v.documents())
-    scores.write_csv(output / "documents.csv.gz", ("run", *scores.DOCUMENT_COLUMNS), rows)
+    write_csv(output / "documents.csv.gz", ("run", *scores.DOCUMENT_COLUMNS), rows)
     summary = report(verdicts)
     write_json(output / "summary.json", summary)
     print(" ".join(f"{name:>15}" for name in SHOWN))

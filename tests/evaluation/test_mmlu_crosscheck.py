@@ -15,7 +15,7 @@ from atkd.data import prepare
 from atkd.evaluation import mmlu_crosscheck, scores
 from atkd.evaluation.settings import CrosscheckSettings
 from atkd.models import checkpoints, tokenizers
-from atkd.runtime.files import InputError, read_jsonl, write_jsonl
+from atkd.runtime.files import InputError, read_jsonl, write_csv, write_jsonl
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LETTERS = "ABCD"
@@ -64,7 +64,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ]
     write_jsonl(folder / "samples/mmlu.jsonl", samples)
     rows = scores.score_samples(folder / "samples")
-    scores.write_csv(folder / "documents.csv.gz", scores.DOCUMENT_COLUMNS, rows)
+    write_csv(folder / "documents.csv.gz", scores.DOCUMENT_COLUMNS, rows)
     return folder, asked
 
 
@@ -159,7 +159,7 @@ def test_a_run_without_mmlu_is_refused(places: Any, tmp_path: Path) -> None:
     rows = scores.read_documents(places[0] / "documents.csv.gz")
     other = [row | {"task": "drop"} for row in rows]
     path = tmp_path / "documents.csv.gz"
-    scores.write_csv(path, scores.DOCUMENT_COLUMNS, other)
+    write_csv(path, scores.DOCUMENT_COLUMNS, other)
     with pytest.raises(InputError, match="no rows of task mmlu, expected a run that was asked it"):
         mmlu_crosscheck.compare(
             tmp_path, "opt/1/-/sft/1", places[0] / "mmlu.jsonl", path, CrosscheckSettings()

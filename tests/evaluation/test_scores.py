@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from atkd.evaluation import metrics, scores
-from atkd.runtime.files import InputError, read_json, write_json, write_jsonl
+from atkd.runtime.files import InputError, read_json, write_csv, write_json, write_jsonl
 from atkd.tasks import AVERAGES, TASKS
 
 RECORD = {"config": "tiny", "source": "world", "runs": ["opt/125m/-/sft/1"]}
@@ -40,7 +40,7 @@ def results(tmp_path: Path) -> Path:
         record = {"stage": "evaluate", "run": run, "tokens": 9, "cost": {"wall_s": 1.5, "cpu_s": 1}}
         write_json(folder / "provenance.json", record)
         rows = scores.score_samples(folder)
-        scores.write_csv(folder.parent / "documents.csv.gz", scores.DOCUMENT_COLUMNS, rows)
+        write_csv(folder.parent / "documents.csv.gz", scores.DOCUMENT_COLUMNS, rows)
     base = {"stage": "base", "run": "models/opt/125m/seed1", "steps": 5, "cost": {"wall_s": 2.0}}
     write_json(tmp_path / "models/opt/125m/seed1/base/provenance.json", base)
     old = {"stage": "student", "run": "opt/125m/-/gone/1", "cost": {"wall_s": 2.0}}
@@ -132,7 +132,7 @@ def test_the_exact_judges_rows_follow_a_runs_own(results: Path) -> None:
             if row["metric"] == "rouge_l"
         ]
         exact.append(path.with_name("judge_documents.csv.gz"))
-        scores.write_csv(exact[-1], scores.DOCUMENT_COLUMNS, rated)
+        write_csv(exact[-1], scores.DOCUMENT_COLUMNS, rated)
     assert scores.collect(RECORD, results, paths, exact) == 2
     rows = scores.read_documents(results / "documents.csv.gz", ("run", *scores.DOCUMENT_COLUMNS))
     run = [row for row in rows if row["run"] == "opt/125m/-/sft/1"]

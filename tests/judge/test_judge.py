@@ -26,7 +26,7 @@ from atkd.judge import judge
 from atkd.judge.verdicts import Question, Verdict, questions, summarise
 from atkd.reporting import diagnostics
 from atkd.runtime.cli import run as cli
-from atkd.runtime.files import InputError, read_json, read_jsonl, write_jsonl
+from atkd.runtime.files import InputError, read_json, read_jsonl, write_csv, write_jsonl
 from atkd.tasks import AVERAGES
 from atkd.world import builder, grader
 
@@ -307,7 +307,7 @@ def score(results: Path) -> list[Path]:
     made = []
     for folder in sorted(results.glob("runs/*/*/*/*/*/samples")):
         made.append(folder.parent / "documents.csv.gz")
-        scores.write_csv(made[-1], scores.DOCUMENT_COLUMNS, scores.score_samples(folder))
+        write_csv(made[-1], scores.DOCUMENT_COLUMNS, scores.score_samples(folder))
     return made
 
 

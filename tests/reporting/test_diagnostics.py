@@ -18,7 +18,7 @@ from atkd.evaluation.scores import DOCUMENT_COLUMNS
 from atkd.reporting import diagnostics, score_tables
 from atkd.reporting.inputs import run_in
 from atkd.reporting.table import Table, number
-from atkd.runtime.files import InputError, write_text
+from atkd.runtime.files import InputError, write_csv, write_text
 from atkd.statistics import estimates
 
 JUDGED = [f"opt/125m/-/{method}/{seed}" for method in ("none", "sft") for seed in (1, 2)]
@@ -234,7 +234,7 @@ def scored(folder: Path) -> Path:
                 names | {"seed": seed, "task": task, "metric": metric, "value": f"{value:.6f}"}
                 for (task, metric), value in found.items()
             ]
-    scores.write_csv(folder / "scores.csv", scores.SCORE_COLUMNS, rows)
+    write_csv(folder / "scores.csv", scores.SCORE_COLUMNS, rows)
     cells = [("opt", *run) for run in SCORED]
     write_record(folder, cells, seeds=2, config="lab", source="local", tasks=("dolly", "mmlu"))
     return folder

@@ -57,6 +57,15 @@ def test_files_that_are_missing_or_not_text_are_named(tmp_path: Path) -> None:
         files.read_json(tmp_path / "bad.json")
 
 
+def test_a_csv_leaves_empty_what_a_row_lacks_and_takes_no_other_column(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    files.write_csv(path, ("a", "b"), [{"a": 1, "b": "x, y"}, {"a": 2}])
+    assert path.read_bytes() == b'a,b\n1,"x, y"\n2,\n'
+    with pytest.raises(ValueError, match="'c'"):
+        files.write_csv(path, ("a", "b"), [{"c": 3}])
+    assert path.read_bytes() == b'a,b\n1,"x, y"\n2,\n'
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     files.write_jsonl(path, [{"a": 1}])

@@ -1,7 +1,7 @@
 rule fidelity_of:
     input:
         unpack(reads("fidelity_of")),
-        code=code("evaluation/fidelity.py", "evaluation/settings.py", "world", "models", *SCORING),
+        code=code("evaluation/fidelity.py", "evaluation/settings.py", "world", "models", "tasks.py"),
     output:
         "<results>/analyses/fidelity/{family}/{student}/seed{seed}.csv",
     log:
