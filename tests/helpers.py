@@ -9,6 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "atkd"
@@ -26,6 +29,12 @@ def copy_of_checkout(folder: Path) -> Path:
     (folder / "results").mkdir(exist_ok=True)
     shutil.copyfile(ROOT / "results/published.csv", folder / "results/published.csv")
     return folder
+
+
+def smoke() -> dict[str, Any]:
+    """What config/smoke.yaml says."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    return found
 
 
 def command(*arguments: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, smoke
 
 from atkd import __main__, config
 from atkd.plan import JOBS, Plan
@@ -50,7 +50,7 @@ def test_a_student_reads_what_its_method_needs(method: str, reads: set[str]) -> 
 
 def test_without_a_cache_teachers_run_live_and_ask_for_their_memory() -> None:
     compute = {"memory_mb": 100000, "gpus": 1}
-    families = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())["families"]
+    families = smoke()["families"]
     families["opt"]["models"]["1.3b"]["compute"] = compute
     cached, live = (planned(families=families, **k) for k in ({}, {"teacher_cache": []}))
     assert "cache" not in student(live, "supervised_kd").reads
@@ -71,7 +71,7 @@ def test_settings_hold_what_decides_a_result_and_nothing_else() -> None:
     plain, changed = planned(), planned(method_settings={"supervised_kd": {"temperature": 3}})
     assert student(plain, "sft").settings == student(changed, "sft").settings
     assert student(plain, "supervised_kd").settings != student(changed, "supervised_kd").settings
-    family = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())["families"]
+    family = smoke()["families"]
     family["opt"]["models"]["125m"]["compute"] = {"minutes": 7}
     more = planned(families=family)
     names = {"family": "opt", "size": "125m", "seed": "1"}
@@ -95,7 +95,7 @@ def test_released_switches_reach_recipes_and_prompts() -> None:
 
 
 def test_a_teachers_answers_fit_the_longest_sample_of_its_students() -> None:
-    families = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())["families"]
+    families = smoke()["families"]
     families["opt"]["models"]["350m"] = {"build": {"hidden_size": 16, "layers": 1, "heads": 2}}
     families["opt"]["models"]["350m"]["training"] = {"student": {"max_length": 999}}
     pair = {"family": "opt", "student": "350m", "teacher": "1.3b"}

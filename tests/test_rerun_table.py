@@ -7,14 +7,13 @@ the rules that an edit starts; with what follows from those they are all that ru
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helpers import PACKAGE, ROOT, Snakemake, copy_of_checkout, edges
+from helpers import PACKAGE, ROOT, Snakemake, copy_of_checkout, edges, smoke
 
 from atkd.__main__ import STAGES
 from atkd.plan import JOBS
@@ -74,9 +73,9 @@ EDITED = {
 }
 
 
-def smoke() -> dict[str, Any]:
+def first_pair() -> dict[str, Any]:
     """Smoke's first pair alone."""
-    found = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    found = smoke()
     return found | {"name": "faked", "pairs": found["pairs"][:1]}
 
 
@@ -88,13 +87,12 @@ def write(root: Path, config: dict[str, Any]) -> None:
 def faked(tmp_path_factory: pytest.TempPathFactory, snakemake: Snakemake) -> Path:
     """A checkout in which every output is there, empty, and noted as made by today's code."""
     root = copy_of_checkout(tmp_path_factory.mktemp("faked") / "checkout")
-    write(root, smoke())
+    write(root, first_pair())
     listing = snakemake(root, "-n", *NAME).stdout
     for line in re.findall(r"^ {4}output: (.*)$", listing, re.MULTILINE):
         for name in line.split(", "):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).touch()
-    shutil.rmtree(root / "results/faked/index.html", ignore_errors=True)
     done = snakemake(root, "--touch", "--forceall", "--cores", "1", *NAME)
     assert "100%" in done.stdout, done.stdout[-2000:]
     assert listed(snakemake, root) == set()
@@ -173,18 +171,18 @@ SETTINGS = {
 def test_changing_a_setting_reruns_what_it_decides(
     faked: Path, snakemake: Snakemake, key: str
 ) -> None:
-    config = smoke()
+    config = first_pair()
     value, rules = SETTINGS[key]
     changed(key, value)(config)
     write(faked, config)
     try:
         assert listed(snakemake, faked) == chain(rules)
     finally:
-        write(faked, smoke())
+        write(faked, first_pair())
 
 
 def test_a_new_pair_trains_its_own_models_alone(faked: Path, snakemake: Snakemake) -> None:
-    config = smoke()
+    config = first_pair()
     shape = {"hidden_size": 24, "layers": 1, "heads": 2}
     config["families"]["opt"]["models"]["350m"] = {"build": shape}
     config["pairs"].append({"family": "opt", "student": "125m", "teacher": "350m"})
@@ -192,7 +190,7 @@ def test_a_new_pair_trains_its_own_models_alone(faked: Path, snakemake: Snakemak
     try:
         listing = snakemake(faked, "-n", *NAME).stdout
     finally:
-        write(faked, smoke())
+        write(faked, first_pair())
     logs = re.findall(r"^ +log: results/faked/logs/(\S+)\.log$", listing, re.MULTILINE)
     others = {log for log in logs if "350m" not in log}
     # Which tokens are easy for a student without a teacher, each of its teachers says.

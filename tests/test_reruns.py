@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from helpers import ROOT, Snakemake, command, copy_of_checkout, quiet_environment
+from helpers import Snakemake, command, copy_of_checkout, quiet_environment, smoke
 
 from atkd.runtime.files import folder_lock, read_json
 
@@ -28,7 +28,7 @@ STUDENT = "students/opt/125m/1.3b/supervised_kd_atkd/seed1"
 
 def corner() -> dict[str, Any]:
     """Smoke's first pair alone, students training long enough to be met at work."""
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    config = smoke()
     config |= {"name": "corner", "pairs": config["pairs"][:1]}
     config["training"]["student"] |= {"steps": 150, "checkpoint_every": 5}
     return config
@@ -173,16 +173,16 @@ def checkpoint(root: Path) -> bool:
     return any((root / "results/corner" / STUDENT / "work").glob("step-*"))
 
 
-@pytest.fixture(params=["cold", "warm"])
+@pytest.fixture(params=["alone", "forked"])
 def started(
     request: pytest.FixtureRequest, finished: Path, tmp_path: Path
 ) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """A run whose one student has written a checkpoint; nothing of it outlives the test.
 
-    Its jobs are processes of their own, or forks of a warm one.
+    Its jobs are processes of their own, or forks of the fork server.
     """
     root = without_student(finished, tmp_path / "checkout")
-    environment = quiet_environment() | ({"ATKD_WARM": ""} if request.param == "cold" else {})
+    environment = quiet_environment() | ({"ATKD_WARM": ""} if request.param == "alone" else {})
     with open(tmp_path / "output.txt", "wb") as output:
         main = subprocess.Popen(
             command(*RUN), cwd=root, env=environment, stdout=output, stderr=output
@@ -217,7 +217,7 @@ def test_a_killed_training_resumes_to_the_same_scores(
     same_result(root, finished)
 
 
-@pytest.mark.parametrize("started", ["cold"], indirect=True)
+@pytest.mark.parametrize("started", ["alone"], indirect=True)
 def test_a_killed_run_whose_jobs_live_on_is_continued_at_once(
     started: tuple[Path, subprocess.Popen[bytes]], finished: Path, snakemake: Snakemake
 ) -> None:

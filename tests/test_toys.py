@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT, Snakemake, copy_of_checkout
+from helpers import ROOT, Snakemake, copy_of_checkout, smoke
 
 # What is added -> the one file at whose end its example goes.
 PLACES = {
@@ -56,7 +56,7 @@ def examples() -> dict[str, str]:
 
 def config() -> dict[str, Any]:
     """Smoke with the toys in it."""
-    found = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    found = smoke()
     models = found["families"]["llama"]["models"]
     found |= {
         "name": "toys",

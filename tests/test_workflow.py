@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT, Snakemake, command, copy_of_checkout, quiet_environment
+from helpers import ROOT, Snakemake, command, copy_of_checkout, quiet_environment, smoke
 
 from atkd.runtime.files import folder_lock, write_jsonl
 
@@ -27,7 +27,7 @@ def counts(listing: str) -> dict[str, int]:
 
 def smoke_with(folder: Path, name: str, **changes: object) -> str:
     """A configuration file in `folder`: smoke with some keys replaced."""
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    config = smoke()
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config | {"name": name} | changes), encoding="utf-8")
     return str(path)
@@ -52,14 +52,14 @@ def test_the_default_is_the_world_and_a_named_configuration_stands_alone(
 ) -> None:
     world = snakemake(checkout, "-n")
     assert "results/world/index.html" in world.stdout and "pythia" in world.stdout
-    smoke = snakemake(checkout, "-n", *SMOKE)
-    assert "results/world/" not in smoke.stdout and "pythia" not in smoke.stdout
-    assert counts(smoke.stdout) == {
+    listing = snakemake(checkout, "-n", *SMOKE)
+    assert "results/world/" not in listing.stdout and "pythia" not in listing.stdout
+    assert counts(listing.stdout) == {
         "data": 1, "tokenizer": 2, "prompts": 2, "base": 4, "teacher": 2, "text": 2,
         "cache": 4, "student": 12, "evaluate": 16, "score": 16, "exact_judge": 16, "scores": 1,
         "tables": 1, "figures": 1, "page": 1, "all": 1, "total": 82,
     }  # fmt: skip
-    short = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    short = smoke()
     del short["methods"]
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(short), encoding="utf-8")
     done = snakemake(checkout, "-n", "--configfile", str(tmp_path / "short.yaml"))
@@ -103,11 +103,11 @@ def test_a_wrong_configuration_stops_before_anything_runs(
 def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
     checkout: Path, snakemake: Snakemake, tmp_path: Path
 ) -> None:
-    smoke = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    evaluation = smoke()["evaluation"]
     judge = {"endpoint": "http://localhost:9/v1", "model": "some-judge", "max_calls": 7}
     listed = {}
     for name, extra in (("without", {}), ("with", {"judge": judge})):
-        path = smoke_with(tmp_path, "judged", evaluation=smoke["evaluation"] | extra)
+        path = smoke_with(tmp_path, "judged", evaluation=evaluation | extra)
         done = snakemake(checkout, "-n", "-p", "--configfile", path)
         assert done.returncode == 0, done.stdout
         listed[name] = done.stdout
@@ -134,8 +134,8 @@ def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
 def test_a_wrong_judge_stops_before_anything_runs(
     checkout: Path, snakemake: Snakemake, tmp_path: Path, judge: dict, message: str
 ) -> None:
-    smoke = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
-    path = smoke_with(tmp_path, "judged", evaluation=smoke["evaluation"] | {"judge": judge})
+    evaluation = smoke()["evaluation"]
+    path = smoke_with(tmp_path, "judged", evaluation=evaluation | {"judge": judge})
     done = snakemake(checkout, "-n", "--configfile", path)
     assert done.returncode != 0 and message in done.stdout
     assert "Traceback" not in done.stdout and "sk-1" not in done.stdout

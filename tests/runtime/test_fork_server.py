@@ -69,7 +69,7 @@ def until(condition: Callable[[], bool]) -> None:
 def serving(
     folder: Path, socket: Path, root: Path = ROOT, packages: tuple[str, ...] = ("json", "argparse")
 ) -> subprocess.Popen[bytes]:
-    """A warm process, by default one that has imported little."""
+    """A fork server, by default one that has imported little."""
     socket.parent.mkdir()
     python = Path(sys.executable).with_name("python3")  # an environment's Python has several names
     command = [str(python), "-m", "atkd.runtime.fork_server", str(socket), "--packages", *packages]
@@ -100,17 +100,16 @@ def test_a_handed_over_command_line_ends_as_it_would_by_itself(
     what: str, folder: Path, server: tuple[Path, subprocess.Popen[bytes]]
 ) -> None:
     socket, process = server
-    cold, warm = (job(folder, place, what) for place in (None, socket))
-    assert warm.returncode == cold.returncode
-    assert warm.stdout == cold.stdout
+    alone, forked = (job(folder, place, what) for place in (None, socket))
+    assert forked.returncode == alone.returncode
+    assert forked.stdout == alone.stdout
     if what == "plain words":
-        assert f"parent {process.pid}" in warm.stderr and str(process.pid) not in cold.stderr
+        assert f"parent {process.pid}" in forked.stderr and str(process.pid) not in alone.stderr
     elif what == "error":
-        assert (
-            warm.stderr.splitlines()[-1] == cold.stderr.splitlines()[-1] == "RuntimeError: broken"
-        )
+        for made in (alone, forked):
+            assert made.stderr.splitlines()[-1] == "RuntimeError: broken"
     else:
-        assert warm.stderr == cold.stderr != ""
+        assert forked.stderr == alone.stderr != ""
 
 
 def test_what_a_job_changes_stays_its_own(
@@ -161,7 +160,7 @@ def test_it_ends_with_its_standard_input_and_leaves_nothing(
     assert not socket.parent.exists()
 
 
-def test_without_a_warm_process_a_command_line_runs_by_itself(folder: Path, tmp_path: Path) -> None:
+def test_without_a_fork_server_a_command_line_runs_by_itself(folder: Path, tmp_path: Path) -> None:
     alone = job(folder, tmp_path / "nobody", "plain words")
     assert alone.returncode == 0 and f"parent {os.getpid()}" in alone.stderr
 
