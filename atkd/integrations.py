@@ -18,9 +18,17 @@ from torch import Tensor
 
 from atkd.losses.functional import IGNORE, check_loss
 from atkd.losses.fused import Head, fused_targets, weighted_fused_loss
-from atkd.losses.weighting import Gather, Weighting, Weights, alone, gatherer, step_weights
+from atkd.losses.weighting import (
+    DEFAULT_SCOPE,
+    Gather,
+    Weighting,
+    Weights,
+    alone,
+    gatherer,
+    step_weights,
+)
 
-# What a micro-batch carries through the Trainer's code: its TeacherSignal and its tokens' Weights.
+# What a micro-batch carries through the Trainer's code: its TaughtBatch and its tokens' Weights.
 SIGNAL, WEIGHTS = "teacher_signal", "token_weights"
 PROBE = 4096.0
 
@@ -50,7 +58,7 @@ def trainer_class(module: str, name: str, extra: str) -> Any:
 
 
 @dataclass(frozen=True)
-class TeacherSignal:
+class TaughtBatch:
     """What the teacher says of a micro-batch; not a tuple, since the Trainer takes those apart.
 
     `uncertainty_N` is 0 and `log_normaliser_N` None where the weights do not ask for them.
@@ -101,7 +109,7 @@ def checked_weighting(loss: str, settings: Mapping[str, Any]) -> Weighting:
     """The loss's weighting; ValueError on an unknown loss, scope or setting, or a value's range."""
     own = {name: value for name, value in settings.items() if name != "scope"}
     weighting = check_loss(loss, own).weighting
-    step_weights(weighting, [torch.zeros(1)], settings.get("scope", "batch"), alone)
+    step_weights(weighting, [torch.zeros(1)], settings.get("scope", DEFAULT_SCOPE), alone)
     return weighting
 
 
@@ -189,7 +197,7 @@ class DistillationMixin(_Below):
     def _taught(self, batches: Sequence[Mapping[str, Any]], gather: Gather) -> list[dict[str, Any]]:
         signals = [self._teach(batch) for batch in batches]
         known = [signal.uncertainty_N for signal in signals]
-        scope = self.loss_settings.get("scope", "batch")
+        scope = self.loss_settings.get("scope", DEFAULT_SCOPE)
         weights = step_weights(self.weighting, known, scope, gather)
         rows = zip(batches, signals, weights, strict=True)
         return [{**batch, SIGNAL: signal, WEIGHTS: own} for batch, signal, own in rows]
@@ -203,7 +211,7 @@ class DistillationMixin(_Below):
             head = self._head(self.teacher.get_output_embeddings())
             return fused_targets(hidden_Nd, head, targets_N)
 
-    def _teach(self, batch: Mapping[str, Any]) -> TeacherSignal:
+    def _teach(self, batch: Mapping[str, Any]) -> TaughtBatch:
         """Runs the teacher; ValueError on a label outside the vocabulary."""
         inputs = self._prepare_inputs(dict(batch))
         targets_BS = inputs.pop("labels")[:, 1:]
@@ -219,7 +227,7 @@ class DistillationMixin(_Below):
         ):
             hidden_Nd = self.teacher(**inputs, use_cache=False).logits
         known = self._targets(hidden_Nd, targets_N)
-        return TeacherSignal(supervised_BS, targets_N, hidden_Nd, *known)
+        return TaughtBatch(supervised_BS, targets_N, hidden_Nd, *known)
 
     def compute_loss(
         self,
@@ -253,7 +261,7 @@ class DistillationMixin(_Below):
         return loss, outputs
 
     def _loss(
-        self, hidden_BTd: Tensor, head: torch.nn.Linear, signal: TeacherSignal, weights: Weights
+        self, hidden_BTd: Tensor, head: torch.nn.Linear, signal: TaughtBatch, weights: Weights
     ) -> Tensor:
         return weighted_fused_loss(
             self.loss_name,

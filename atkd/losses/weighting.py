@@ -18,6 +18,7 @@ from torch import Tensor
 
 SPLITS = ("median", "topk", "random", "inverse")
 SCOPES = ("batch", "micro", "sample", "corpus")
+DEFAULT_SCOPE = "batch"
 Index = slice | Tensor
 Gather = Callable[[Tensor], tuple[Tensor, int]]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from atkd.losses.functional import resolve
 from atkd.losses.fused import Head, weighted_fused_loss
 from atkd.losses.matmul import choose
-from atkd.losses.weighting import Gather, Weights, border, step_weights
+from atkd.losses.weighting import DEFAULT_SCOPE, Gather, Weights, border, step_weights
 from atkd.models.checkpoints import head_rows
 from atkd.models.generation import noise
 from atkd.runtime.files import InputError
@@ -100,7 +100,7 @@ class Distillation(Objective):
         super().__init__()
         self.name, self.settings, self.vocabulary = loss, dict(settings), vocabulary
         self.live, self.cached, self.seed = live, cached, seed
-        self.scope = self.settings.get("scope", "batch")
+        self.scope = self.settings.get("scope", DEFAULT_SCOPE)
         if self.scope == "corpus":
             self.settings["threshold"] = self._threshold()
         self.weighting = resolve(loss, self.settings).weighting

@@ -279,15 +279,14 @@ def main() -> None:
             text = str(args.text) if args.text else None
             data = instructions(str(args.data), tokenizer, settings.max_length, text)
             checkpoints.check_weights(args.teacher)
-            model = checkpoints.load(args.teacher, device, settings.teacher_dtype)
-            checkpoints.check_head(model, len(tokenizer))
+            dtype = settings.teacher_dtype
+            teacher = LiveTeacher.open(args.teacher, device, dtype, len(tokenizer))
         stage.ready()
         facts = {
-            "identity": identity(args.teacher, args.data, args.text, settings.teacher_dtype),
+            "identity": identity(args.teacher, args.data, args.text, dtype),
             "max_length": settings.max_length,
             "samples": len(data),
             "too_long": data.too_long,
         }
-        teacher = LiveTeacher(model, len(tokenizer))
         count = write(args.output, teacher, data, tokenizer.pad_token_id, facts)
         stage.write(args.output / "provenance.json", device=device, tokens=count)

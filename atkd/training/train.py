@@ -66,9 +66,8 @@ def open_teacher(
     """The teacher that runs beside the student; InputError where its tokenizer is another."""
     theirs = tokenizers.open_tokenizer({"folder": args.teacher}, settings.family)
     tokenizers.same_vocabulary(tokenizer, theirs)
-    model = checkpoints.load(args.teacher, device, settings.compute.teacher_dtype)
-    checkpoints.check_head(model, len(tokenizer))
-    return LiveTeacher(model, len(tokenizer))
+    dtype = settings.compute.teacher_dtype
+    return LiveTeacher.open(args.teacher, device, dtype, len(tokenizer))
 
 
 def open_cache(
