@@ -33,3 +33,12 @@ def snakemake() -> Snakemake:
         )
 
     return run
+
+
+@pytest.fixture
+def says(request: pytest.FixtureRequest) -> str:
+    """What the test's row of tests/cases.md promises, see `cases`."""
+    mark = request.node.get_closest_marker("case")
+    assert mark is not None, "no mark `case` on this test"
+    text: str = mark.args[2]
+    return text
