@@ -25,8 +25,8 @@ KINDS = {
 }
 HEAD = """# Inputs that others tripped over
 
-Each row is a test (`python tests/cases.py` prints this table from their marks): what was given, and what
-is computed or said now. A message in the right column is compared with the real one by its test.
+Each row is a test (`python tests/cases.py` prints this table from their marks): what was given, and
+what is computed or said now. Where a message is what counts, the test compares it with the real.
 """
 
 
