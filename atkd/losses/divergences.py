@@ -8,6 +8,10 @@ Notation per supervised token (Zhong et al., ACL 2024, section 2): teacher p, st
 g of the training sequence, uncertainty u = 1 - p_g, v = 1 - q_g. With the forward KL, TKD is the
 divergence of the binary pairs and DKD that of the rests, so that KL(p||q) = TKD + u DKD exactly.
 Shapes: N tokens, V vocabulary rows.
+
+An outcome of probability 0 (a logit of -inf) counts as the mathematics has it: 0 log 0 is 0, and a
+divergence that compares some mass with none is inf. A distribution without any mass beside the
+target has a rest of zeros, which is renormalised to itself.
 """
 
 from __future__ import annotations
@@ -36,10 +40,13 @@ def split_at_target(logits_NV: Tensor, targets_N: Tensor) -> Split:
     """Splits softmax(logits) at the target without ever forming 1 - p_g."""
     index_N1 = targets_N[:, None]
     target_N = logits_NV.gather(1, index_N1)[:, 0]
-    rest_N = logits_NV.scatter(1, index_N1, float("-inf")).logsumexp(1)
+    lowest = torch.finfo(logits_NV.dtype).min  # not -inf, whose log-sum has no gradient
+    rest_N = logits_NV.scatter(1, index_N1, lowest).logsumexp(1)
+    empty_N = rest_N <= lowest
+    rest_N = rest_N.masked_fill(empty_N, -math.inf)
     total_N = rest_N.logaddexp(target_N)
-    log_rest_NV = (logits_NV - rest_N[:, None]).scatter(1, index_N1, 0.0)
-    return Split(target_N - total_N, rest_N - total_N, log_rest_NV)
+    log_rest_NV = logits_NV - rest_N.masked_fill(empty_N, 0.0)[:, None]
+    return Split(target_N - total_N, rest_N - total_N, log_rest_NV.scatter(1, index_N1, 0.0))
 
 
 def uncertainty(teacher_logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -99,9 +106,14 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
+def log_ratio(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """log (a / b), and 0 where a is 0, so that a times it is 0 there too."""
+    return (log_a - log_b).masked_fill_(log_a == -math.inf, 0.0)
+
+
 def kl_summand(log_a: Tensor, log_b: Tensor) -> Tensor:
     """Summand of KL(a||b)."""
-    return log_a.exp() * (log_a - log_b)
+    return log_a.exp() * log_ratio(log_a, log_b)
 
 
 @register
@@ -131,7 +143,7 @@ class ReverseKL(Divergence):
         return kl_summand(log_q, log_p)
 
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return log_q.exp().mul_(log_q - log_p)
+        return log_q.exp().mul_(log_ratio(log_q, log_p))
 
 
 @register
@@ -150,8 +162,9 @@ class JensenShannon(Divergence):
             raise ValueError(f"beta is {self.beta}; expected a number in (0, 1)")
 
     def log_mixture(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        """log m of each outcome."""
-        return (log_p + math.log(self.beta)).logaddexp(log_q + math.log(1 - self.beta))
+        """log m of each outcome; the lowest number where both are 0, for a gradient's sake."""
+        theirs = (log_p + math.log(self.beta)).clamp(min=torch.finfo(log_p.dtype).min)
+        return theirs.logaddexp(log_q + math.log(1 - self.beta))
 
     def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         log_m = self.log_mixture(log_q, log_p)
@@ -159,7 +172,7 @@ class JensenShannon(Divergence):
 
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         log_m = self.log_mixture(log_q, log_p)
-        return log_q.exp().mul_(log_m.sub_(log_q)).mul_(self.beta - 1)
+        return log_q.exp().mul_(log_ratio(log_q, log_m)).mul_(1 - self.beta)
 
 
 @register
@@ -190,5 +203,5 @@ class KLMixture(Divergence):
         return forward + (1 - self.forward_share) * kl_summand(log_q, log_p)
 
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        reverse = log_q.exp().mul_(log_q - log_p).mul_(1 - self.forward_share)
+        reverse = log_q.exp().mul_(log_ratio(log_q, log_p)).mul_(1 - self.forward_share)
         return reverse.sub_(log_p.exp(), alpha=self.forward_share)

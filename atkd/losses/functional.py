@@ -20,7 +20,7 @@ from atkd.losses.divergences import (
     split_at_target,
     uncertainty,
 )
-from atkd.losses.weighting import WEIGHTINGS, Weighting, Weights
+from atkd.losses.weighting import WEIGHTINGS, Weighting, Weights, weighed
 
 IGNORE = -100
 CROSS_ENTROPY = "cross_entropy"  # the one loss without a teacher
@@ -127,15 +127,16 @@ def weighted_loss(
     student_NV = floats(student_NV)
     if divergence is None:
         log_q_N = student_NV.log_softmax(1).gather(1, targets_N[:, None])[:, 0]
-        return -(weights.target_N * log_q_N).sum()
+        return -weighed(weights.target_N, log_q_N).sum()
     if teacher_NV is None:
         raise ValueError(f"loss {name!r} compares with a teacher; found no logits of one")
     teacher_NV = floats(teacher_NV).detach()
     if not weighting.splits:
-        return (weights.target_N * divergence.whole(student_NV, teacher_NV)).sum()
+        return weighed(weights.target_N, divergence.whole(student_NV, teacher_NV)).sum()
     q, p = split_at_target(student_NV, targets_N), split_at_target(teacher_NV, targets_N)
     target_N, diversity_N = divergence.target_term(q, p), divergence.diversity_term(q, p, targets_N)
-    return (weights.target_N * target_N + weights.diversity_N * diversity_N).sum()
+    target_N = weighed(weights.target_N, target_N)
+    return (target_N + weighed(weights.diversity_N, diversity_N)).sum()
 
 
 def kd_loss(
@@ -231,7 +232,8 @@ def token_terms(
     forward = DIVERGENCES["forward_kl"]
     tkd_N, dkd_N = forward.target_term(q, p), forward.diversity_term(q, p, targets_N)
     u_N = p.log_other_N.exp()
-    return {"tkd": tkd_N, "dkd": dkd_N, "uncertainty": u_N, "forward_kl": tkd_N + u_N * dkd_N}
+    whole_N = tkd_N + weighed(u_N, dkd_N)
+    return {"tkd": tkd_N, "dkd": dkd_N, "uncertainty": u_N, "forward_kl": whole_N}
 
 
 def check_targets(chosen: Tensor, vocabulary: int, shapes: str) -> None:

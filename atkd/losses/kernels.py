@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from atkd.losses.divergences import Divergence
-from atkd.losses.weighting import Weights
+from atkd.losses.weighting import Weights, weighed
 
 # (student tile, teacher tile, targets [n, 1], teacher's rest [n], weights) -> losses [n]; both
 # tiles are overwritten, the student's by the gradient.
@@ -54,14 +54,32 @@ def rest_of(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
     return rest_n
 
 
+def renormalised_(logits_nV: Tensor, rest_n: Tensor, index_n1: Tensor) -> Tensor:
+    """Log probabilities of the rest in place, 0 at the target; a rest without mass stays -inf."""
+    shift_n = rest_n.masked_fill(rest_n == -math.inf, 0.0)
+    return logits_nV.sub_(shift_n[:, None]).scatter_(1, index_n1, 0.0)
+
+
 def softmax_(logits_nV: Tensor) -> Tensor:
-    """Softmax in place; returns the log-sum-exp [n] without another pass of exponentials."""
+    """Softmax in place; returns the log-sum-exp [n] without another pass of exponentials.
+
+    A row of -inf alone has no mass: it becomes zeros.
+    """
     top_n = logits_nV.amax(1)
+    if (empty_n := top_n == -math.inf).any():
+        return _softmax_with_empty_rows(logits_nV, empty_n)
     if logits_nV.is_cpu:  # row by row, so that source and result may be the same
         torch.softmax(logits_nV, 1, out=logits_nV)
     else:
         logits_nV.copy_(logits_nV.softmax(1))
     return top_n - logits_nV.amax(1).log()
+
+
+def _softmax_with_empty_rows(logits_nV: Tensor, empty_n: Tensor) -> Tensor:
+    logits_nV[empty_n] = 0.0
+    total_n = softmax_(logits_nV)
+    logits_nV[empty_n] = 0.0
+    return total_n.masked_fill_(empty_n, -math.inf)
 
 
 def whole(
@@ -73,16 +91,17 @@ def whole(
     weights: Weights,
 ) -> Tensor:
     """a D(p, q) per token [n]; the gradient in the student's logits is left in `s_nV`."""
-    a_n = weights.target_N
-    p = pair(t_nV.gather(1, index_n1)[:, 0], rest_n)
+    a_n, target_n = weights.target_N, t_nV.gather(1, index_n1)[:, 0]
+    total_n = rest_n - pair(target_n, rest_n).log_other_n
+    total_n = torch.where(rest_n == -math.inf, target_n, total_n)
     log_q_nV = s_nV.sub_(s_nV.logsumexp(1, keepdim=True))
-    log_p_nV = t_nV.sub_((rest_n - p.log_other_n)[:, None])
+    log_p_nV = t_nV.sub_(total_n[:, None])
     pull_nV = divergence.pull(log_q_nV, log_p_nV)
-    value_n = total_n = pull_nV.sum(1)
+    value_n = pulled_n = pull_nV.sum(1)
     if not divergence.pull_is_summand:
         value_n = divergence.summand(log_q_nV, log_p_nV).sum(1)
-    log_q_nV.exp_().mul_((-a_n * total_n)[:, None]).addcmul_(pull_nV, a_n[:, None])
-    return a_n * value_n
+    log_q_nV.exp_().mul_((-a_n * pulled_n)[:, None]).addcmul_(pull_nV, a_n[:, None])
+    return weighed(a_n, value_n)
 
 
 def split(
@@ -97,17 +116,18 @@ def split(
     a_n, b_n = weights.target_N, weights.diversity_N
     q = pair(s_nV.gather(1, index_n1)[:, 0], rest_of(s_nV, index_n1))
     p = pair(t_nV.gather(1, index_n1)[:, 0], rest_n)
-    log_q_nV = s_nV.sub_(q.rest_n[:, None]).scatter_(1, index_n1, 0.0)
-    log_p_nV = t_nV.sub_(p.rest_n[:, None]).scatter_(1, index_n1, 0.0)
+    log_q_nV = renormalised_(s_nV, q.rest_n, index_n1)
+    log_p_nV = renormalised_(t_nV, p.rest_n, index_n1)
     pull_nV = divergence.pull(log_q_nV, log_p_nV).scatter_(1, index_n1, 0.0)
-    diversity_n = total_n = pull_nV.sum(1)
+    diversity_n = pulled_n = pull_nV.sum(1)
     if not divergence.pull_is_summand:
         summand_nV = divergence.summand(log_q_nV, log_p_nV)
         diversity_n = summand_nV.scatter_(1, index_n1, 0.0).sum(1)
     target_n, slope_n = _on_the_pair(divergence, q, p)
-    log_q_nV.exp_().mul_((-b_n * total_n - a_n * slope_n)[:, None])
-    log_q_nV.addcmul_(pull_nV, b_n[:, None]).scatter_(1, index_n1, (a_n * slope_n)[:, None])
-    return a_n * target_n + b_n * diversity_n
+    on_target_n = weighed(a_n, slope_n)
+    log_q_nV.exp_().mul_((-weighed(b_n, pulled_n) - on_target_n)[:, None])
+    log_q_nV.addcmul_(pull_nV, b_n[:, None]).scatter_(1, index_n1, on_target_n[:, None])
+    return weighed(a_n, target_n) + weighed(b_n, diversity_n)
 
 
 def forward_split(
@@ -131,18 +151,22 @@ def forward_split(
     p, q = pair(target_t_n, softmax_(t_nV)), pair(target_s_n, softmax_(s_nV))
     a_n, b_n = weights.target_N, weights.diversity_N
     b_n = a_n * p.log_other_n.exp() if undivided else b_n
-    mean_n = gap_nV.mul_(t_nV).sum(1) / t_nV.sum(1)  # whose sum is 1 to a few roundings only
-    diversity_n = mean_n - p.rest_n + q.rest_n
+    b_n = b_n.masked_fill(p.rest_n == -math.inf, 0.0)  # a rest without mass teaches nothing
+    weighed_nV = gap_nV.mul_(t_nV).masked_fill_(t_nV == 0, 0.0)
+    mean_n = weighed_nV.sum(1) / t_nV.sum(1)  # whose sum is 1 to a few roundings only
+    # Where the student's rest alone has no mass the mean is infinite by itself.
+    diversity_n = mean_n - p.rest_n + q.rest_n.masked_fill(q.rest_n == -math.inf, 0.0)
     target_n, slope_n = _on_the_pair(divergence, q, p)
     s_nV.mul_((b_n - a_n * slope_n)[:, None]).addcmul_(t_nV, b_n[:, None], value=-1)
     s_nV.scatter_(1, index_n1, (a_n * slope_n)[:, None])
-    return a_n * target_n + b_n * diversity_n
+    return weighed(a_n, target_n) + weighed(b_n, diversity_n)
 
 
 def _from_the_top(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
     """Takes the rest's largest from all logits; the target's [n] is returned, -inf in its place."""
     target_n1 = logits_nV.gather(1, index_n1)
     top_n1 = logits_nV.scatter_(1, index_n1, -math.inf).amax(1, keepdim=True)
+    top_n1.masked_fill_(top_n1 == -math.inf, 0.0)
     logits_nV.sub_(top_n1)
     return (target_n1 - top_n1)[:, 0]
 
@@ -163,7 +187,7 @@ def cross_entropy(
     target_n = s_nV.gather(1, index_n1)[:, 0]
     total_n = softmax_(s_nV)
     s_nV.mul_(a_n[:, None]).scatter_add_(1, index_n1, -a_n[:, None])
-    return a_n * (total_n - target_n)
+    return weighed(a_n, total_n - target_n)
 
 
 def needs_rest(divergence: Divergence | None) -> bool:

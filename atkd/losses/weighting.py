@@ -67,6 +67,11 @@ class Weights:
         )
 
 
+def weighed(weight_N: Tensor, term_N: Tensor) -> Tensor:
+    """Weight x term [N]; what weighs nothing adds nothing, be it infinite."""
+    return (weight_N * term_N).masked_fill(weight_N == 0, 0.0)
+
+
 def easy_tokens(uncertainty_M: Tensor, hard_fraction: float = 0.5, split: str = "median") -> Tensor:
     """Which tokens of the split's scope are easy, bool [M].
 
