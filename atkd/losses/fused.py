@@ -30,12 +30,11 @@ from atkd.losses.kernels import kernel_of, needs_rest, pair, rest_of
 from atkd.losses.matmul import (
     Buffers,
     Head,
-    add_to_head,
+    Slopes,
     choose,
     operand_dtype,
     project,
     sum_dtype,
-    to_hidden,
 )
 from atkd.losses.weighting import Weighting, Weights
 
@@ -290,7 +289,9 @@ class FusedLoss(torch.autograd.Function):
         inputs, grads, ctx.grads = ctx.saved_tensors, ctx.grads, None
         if grads is None:
             _, grads = TileLoop(ctx.task, ctx.wanted, *inputs).run()
-        return None, None, *(g if g is None else g.mul_(upstream.to(g.dtype)) for g in grads)
+        given = (None if g is None else g.mul_(upstream.to(g.dtype)) for g in grads)
+        pairs = zip(given, inputs, strict=True)
+        return None, None, *(g if g is None else g.to(each.dtype) for g, each in pairs)
 
 
 class TileLoop:
@@ -323,7 +324,10 @@ class TileLoop:
         self.buffers = Buffers(len(weight_Vd), 2 if theirs else 1, task.tile, self.value_M)
 
     def run(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss, and the gradients of those inputs whose are wanted."""
+        """The loss, and the gradients of those inputs whose are wanted, in the sums' dtype.
+
+        They are rounded to the inputs' own after the upstream factor, a loss scale perhaps, is in.
+        """
         with torch.no_grad(), torch.autocast(self.hidden_Nd.device.type, enabled=False):
             teacher, weights = self.task.teacher, self.task.weights
             if weights is None and teacher is not None and not self._weighed_on_the_way():
@@ -331,11 +335,7 @@ class TileLoop:
             if self.task.weights is not None:
                 for tile_n in self.buffers.tiles(len(self.value_M)):
                     self._visit(tile_n, self.task.weights)
-            grads = [
-                None if grad is None or each is None else grad.to(each.dtype)
-                for grad, each in zip(self.grads, self.inputs, strict=True)
-            ]
-            return self.value_M.sum(), grads
+            return self.value_M.sum(), self.grads
 
     def _weighed_on_the_way(self) -> bool:
         """All tiles under provisional weights, then repair; False, nothing added, on a tie."""
@@ -379,26 +379,29 @@ class TileLoop:
         for part in chunks(s_nV):
             chunk = (each if each is None else each[part] for each in pieces)
             self.value_M[tile_n[part]] += self.kernel(*chunk, weights[tile_n[part]])
-        self._collect(s_nV, rows_n, hidden_nd)
+        self._collect(s_nV, rows_n, hidden_nd, weights[tile_n].largest())
 
     def _rest(self, tile_n: Tensor, t_nV: Tensor, index_n1: Tensor) -> Tensor:
         if self.task.log_normaliser_M is not None:
             return self.task.log_normaliser_M[tile_n].to(self.sums)
         return rest_by_chunk(t_nV, index_n1)
 
-    def _collect(self, slope_nV: Tensor, rows_n: Tensor, hidden_nd: Tensor) -> None:
+    def _collect(
+        self, slope_nV: Tensor, rows_n: Tensor, hidden_nd: Tensor, largest_weight: Tensor
+    ) -> None:
         """Adds a tile's part of the wanted gradients, from those of its logits."""
         grad_hidden_Nd, grad_weight_Vd, grad_bias_V = self.grads
         if grad_bias_V is not None:
             grad_bias_V += slope_nV.sum(0)
+        if grad_hidden_Nd is None and grad_weight_Vd is None:
+            return
         own = self.student.weight.dtype
-        if own != self.sums and not (grad_hidden_Nd is None and grad_weight_Vd is None):
-            slope_nV = self.buffers.low(len(slope_nV), own).copy_(slope_nV)
+        slopes = Slopes.rounded(slope_nV, largest_weight, self.buffers, own)
         if grad_hidden_Nd is not None:
-            grad_nd = to_hidden(slope_nV, self.student.weight)
-            grad_hidden_Nd.index_add_(0, rows_n, grad_nd.to(self.sums))
+            grad_nd = slopes.to_hidden(self.student.weight, self.sums)
+            grad_hidden_Nd.index_add_(0, rows_n, grad_nd)
         if grad_weight_Vd is not None:
-            add_to_head(grad_weight_Vd, slope_nV, hidden_nd.to(own))
+            slopes.add_to_head(grad_weight_Vd, hidden_nd.to(own))
 
 
 class ProvisionalWeights:

@@ -8,6 +8,7 @@ rows, d width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
 
@@ -111,17 +112,46 @@ def project(out_nV: Tensor, hidden_nd: Tensor, head: Head, buffers: Buffers) -> 
     return out_nV if head.bias is None else out_nV.add_(head.bias)
 
 
-def to_hidden(slope_nV: Tensor, weight_Vd: Tensor) -> Tensor:
-    """Gradient of the hidden states [n, d] from that of a tile's logits; operands of one dtype."""
-    return slope_nV @ weight_Vd
+@dataclass(frozen=True)
+class Slopes:
+    """The gradient of a tile's logits [n, V] as an operand, times `lift` where there is one.
 
+    A token's gradients are as small as its share of the step, below what half precision holds, so
+    they are lifted to size 1 by a power of two, which products in float32 take back exactly.
+    """
 
-def add_to_head(grad_Vd: Tensor, slope_nV: Tensor, hidden_nd: Tensor) -> None:
-    """Adds a tile's gradient of the head to `grad_Vd`; operands of one dtype."""
-    if slope_nV.dtype == grad_Vd.dtype:
-        grad_Vd.addmm_(slope_nV.T, hidden_nd)
-    elif grad_Vd.is_cuda:
-        grad_Vd += torch.mm(slope_nV.T, hidden_nd, out_dtype=grad_Vd.dtype)
-    else:
-        for start in range(0, len(grad_Vd), BLOCK):
-            grad_Vd[start : start + BLOCK] += slope_nV[:, start : start + BLOCK].T @ hidden_nd
+    lifted_nV: Tensor
+    lift: Tensor | None = None
+
+    @classmethod
+    def rounded(
+        cls, slope_nV: Tensor, largest_weight: Tensor, buffers: Buffers, to: torch.dtype
+    ) -> Slopes:
+        """As an operand of the dtype `to`."""
+        if slope_nV.dtype == to:
+            return cls(slope_nV)
+        low_nV = buffers.low(len(slope_nV), to)
+        if to != torch.float16:  # the others have float32's range
+            return cls(low_nV.copy_(slope_nV))
+        tiny = torch.finfo(slope_nV.dtype).tiny
+        lift = largest_weight.clamp(min=tiny).log2().ceil().neg().exp2()
+        return cls(torch.mul(slope_nV, lift, out=low_nV), lift)
+
+    def to_hidden(self, weight_Vd: Tensor, dtype: torch.dtype) -> Tensor:
+        """Gradient of the hidden states [n, d]; the weight is of the operand's dtype."""
+        return self._level((self.lifted_nV @ weight_Vd).to(dtype))
+
+    def add_to_head(self, grad_Vd: Tensor, hidden_nd: Tensor) -> None:
+        """Adds the tile's gradient of the head to `grad_Vd`; hidden states of the operand's dtype."""
+        slope_nV = self.lifted_nV
+        if slope_nV.dtype == grad_Vd.dtype:
+            grad_Vd.addmm_(slope_nV.T, hidden_nd)
+        elif grad_Vd.is_cuda:
+            grad_Vd += self._level(torch.mm(slope_nV.T, hidden_nd, out_dtype=grad_Vd.dtype))
+        else:
+            for start in range(0, len(grad_Vd), BLOCK):
+                part_Vd = (slope_nV[:, start : start + BLOCK].T @ hidden_nd).to(grad_Vd.dtype)
+                grad_Vd[start : start + BLOCK] += self._level(part_Vd)
+
+    def _level(self, product: Tensor) -> Tensor:
+        return product if self.lift is None else product / self.lift

@@ -47,6 +47,10 @@ class Weights:
     def __sub__(self, other: Weights) -> Weights:
         return Weights(self.target_N - other.target_N, self.diversity_N - other.diversity_N)
 
+    def largest(self) -> Tensor:
+        """The largest size of any, a scalar."""
+        return torch.stack((self.target_N.abs().amax(), self.diversity_N.abs().amax())).amax()
+
     def split(self, sizes: Sequence[int]) -> list[Weights]:
         """Consecutive runs of these sizes, which add up to the number of tokens."""
         ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
