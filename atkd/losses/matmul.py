@@ -142,7 +142,7 @@ class Slopes:
         return self._level((self.lifted_nV @ weight_Vd).to(dtype))
 
     def add_to_head(self, grad_Vd: Tensor, hidden_nd: Tensor) -> None:
-        """Adds the tile's gradient of the head to `grad_Vd`; hidden states of the operand's dtype."""
+        """Adds the tile's gradient of the head; hidden states of the operand's dtype."""
         slope_nV = self.lifted_nV
         if slope_nV.dtype == grad_Vd.dtype:
             grad_Vd.addmm_(slope_nV.T, hidden_nd)
