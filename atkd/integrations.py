@@ -61,7 +61,8 @@ def trainer_class(module: str, name: str, extra: str) -> Any:
 class TaughtBatch:
     """What the teacher says of a micro-batch; not a tuple, since the Trainer takes those apart.
 
-    `uncertainty_N` is 0 and `log_normaliser_N` None where the weights do not ask for them.
+    `uncertainty_N` is 0 and `log_normaliser_N` None where the weights do not ask for them. `share`
+    is the micro-batch's of the step, for what is a mean over micro-batches.
     """
 
     supervised_BS: Tensor
@@ -69,6 +70,32 @@ class TaughtBatch:
     hidden_Nd: Tensor
     uncertainty_N: Tensor
     log_normaliser_N: Tensor | None
+    share: float
+
+
+class AdaptersOff:
+    """The base under a student's adapters (PEFT), as its teacher: the same weights, no dropout."""
+
+    def __init__(self, model: Any) -> None:
+        if not hasattr(model, "disable_adapter"):
+            raise ValueError(
+                f"teacher is None, which stands for a PEFT student's base, but the student is a "
+                f"{type(model).__name__} without adapters; expected a model"
+            )
+        self.model = model
+
+    def __call__(self, **inputs: Any) -> Any:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with self.model.disable_adapter():
+                return self.model(**inputs)
+        finally:
+            self.model.train(was_training)
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        """The head, which the student has too."""
+        return self.model.get_output_embeddings()
 
 
 @contextlib.contextmanager
@@ -103,6 +130,37 @@ def check_model(role: str, model: Any, vocab_size: int) -> None:
     model.train(was_training)
     if passed.numel() != 1 or passed.item() != PROBE:
         raise ValueError(f"{what}'s output is scaled or capped before it is returned: unsupported")
+
+
+def shared_parameter(student: torch.nn.Module, teacher: torch.nn.Module) -> str | None:
+    """The teacher's first parameter that lies in the student's storage, if any does."""
+
+    def place(parameter: Tensor) -> tuple[torch.device, int]:
+        return parameter.device, parameter.untyped_storage().data_ptr()
+
+    own = {place(parameter) for parameter in student.parameters()}
+    for name, parameter in teacher.named_parameters():
+        if parameter.untyped_storage().data_ptr() and place(parameter) in own:
+            return name
+    return None
+
+
+def auxiliary_weight(model: Any) -> float:
+    """What multiplies a mixture-of-experts student's router loss, as its own forward has it."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    text = model.config.get_text_config()
+    for holder, name in (
+        (model, "router_aux_loss_coef"),
+        (text, "router_aux_loss_coef"),
+        (model, "aux_loss_coef"),
+        (text, "aux_loss_coef"),
+    ):
+        if getattr(holder, name, None) is not None:
+            return float(getattr(holder, name))
+    raise ValueError(
+        f"student {type(model).__name__} returns an aux_loss whose coefficient is not known here; "
+        "expected router_aux_loss_coef in its configuration"
+    )
 
 
 def checked_weighting(loss: str, settings: Mapping[str, Any]) -> Weighting:
@@ -143,22 +201,35 @@ class DistillationMixin(_Below):
         self.loss_name, self.loss_settings = loss, dict(loss_settings or {})
         self.weighting = checked_weighting(loss, self.loss_settings)
         if self.passes_teacher:
+            if teacher is None:
+                raise ValueError(f"{type(self).__name__} needs a teacher; found None")
             options["teacher_model"] = teacher
         super().__init__(model, **options)
         if self.passes_teacher:
             teacher = self.accelerator.unwrap_model(self.teacher_model)
-        elif not hasattr(teacher, "hf_device_map"):
+        elif teacher is not None and not hasattr(teacher, "hf_device_map"):
             teacher.to(self.args.device)
-        self.teacher = teacher.eval()
+        self.teacher = AdaptersOff(self.model) if teacher is None else teacher.eval()
         self._refuse()
         self.vocab_size = vocab_size or self._vocabulary()
         check_model("student", self.model, self.vocab_size)
-        check_model("teacher", self.teacher, self.vocab_size)
+        if teacher is not None:
+            self._check_shared()
+            check_model("teacher", teacher, self.vocab_size)
+
+    def _check_shared(self) -> None:
+        """ValueError if training the student would change the teacher."""
+        name = shared_parameter(self.model, self.teacher)
+        if name is not None:
+            raise ValueError(
+                f"the teacher's {name} lies in the student's memory, so that the teacher would "
+                "change with the student, adapters included; load the teacher separately, or pass "
+                "teacher=None for the base of a PEFT student with its adapters disabled"
+            )
 
     def _refuse(self) -> None:
         args = self.args
         found = {
-            "a teacher that is the student": self.teacher is self.model,
             "compute_loss_func": self.compute_loss_func is not None,
             "label_smoothing_factor": args.label_smoothing_factor != 0,
             "torch_compile (every step has a loss of its own)": args.torch_compile,
@@ -195,7 +266,7 @@ class DistillationMixin(_Below):
         return self._taught(batches, gatherer(self.accelerator)) if batches else [], count
 
     def _taught(self, batches: Sequence[Mapping[str, Any]], gather: Gather) -> list[dict[str, Any]]:
-        signals = [self._teach(batch) for batch in batches]
+        signals = [self._teach(batch, 1 / len(batches)) for batch in batches]
         known = [signal.uncertainty_N for signal in signals]
         scope = self.loss_settings.get("scope", DEFAULT_SCOPE)
         weights = step_weights(self.weighting, known, scope, gather)
@@ -211,9 +282,15 @@ class DistillationMixin(_Below):
             head = self._head(self.teacher.get_output_embeddings())
             return fused_targets(hidden_Nd, head, targets_N)
 
-    def _teach(self, batch: Mapping[str, Any]) -> TaughtBatch:
-        """Runs the teacher; ValueError on a label outside the vocabulary."""
+    def _teach(self, batch: Mapping[str, Any], share: float) -> TaughtBatch:
+        """Runs the teacher; ValueError on labels that are missing or outside the vocabulary."""
         inputs = self._prepare_inputs(dict(batch))
+        if inputs.get("labels") is None:
+            found = ", ".join(inputs)
+            raise ValueError(
+                f"a batch has no 'labels', found {found}; expected [B, T], -100 where "
+                "not supervised (does the data collator make them?)"
+            )
         targets_BS = inputs.pop("labels")[:, 1:]
         supervised_BS = targets_BS != IGNORE
         targets_N = targets_BS[supervised_BS]
@@ -227,7 +304,7 @@ class DistillationMixin(_Below):
         ):
             hidden_Nd = self.teacher(**inputs, use_cache=False).logits
         known = self._targets(hidden_Nd, targets_N)
-        return TaughtBatch(supervised_BS, targets_N, hidden_Nd, *known)
+        return TaughtBatch(supervised_BS, targets_N, hidden_Nd, *known, share)
 
     def compute_loss(
         self,
@@ -239,7 +316,9 @@ class DistillationMixin(_Below):
         """This micro-batch's part of the step's loss; a batch from elsewhere is a step of its own.
 
         Times the number of processes in a step, because DDP takes the mean of gradients and the
-        log the mean of losses. `return_outputs` adds the model's output with all logits.
+        log the mean of losses. The router's loss of a mixture of experts, where its output has one,
+        is added as the model's own forward adds it. `return_outputs` adds the model's output with
+        all logits. ValueError if a loss to train on is not finite.
         """
         inputs, scale, logits = dict(inputs), self.accelerator.num_processes, list[Tensor]()
         if SIGNAL not in inputs:
@@ -255,10 +334,27 @@ class DistillationMixin(_Below):
         with head_returns(self.model, loss_of) as head:
             outputs = model(**inputs, use_cache=False)
         loss = outputs.logits
+        if (auxiliary := getattr(outputs, "aux_loss", None)) is not None:
+            loss = loss + signal.share * auxiliary_weight(self.model) * auxiliary.to(loss.device)
+        if self.model.training:
+            self._check_finite(loss, signal)
         if not return_outputs:
             return loss
         outputs.logits = logits[0]
         return loss, outputs
+
+    def _check_finite(self, loss: Tensor, signal: TaughtBatch) -> None:
+        """ValueError, since the Trainer logs a loss that is no number as 0."""
+        if loss.isfinite():
+            return
+        if not signal.hidden_Nd.isfinite().all():
+            why = "the teacher's hidden states are not finite"
+        elif loss.isnan():
+            why = "the student's hidden states or a head's weights are not finite"
+        else:
+            why = "one of both gives probability to what the other gives none (logits of -inf)"
+        step = self.state.global_step + 1
+        raise ValueError(f"step {step}: the loss is {loss.item()}; expected a finite number: {why}")
 
     def _loss(
         self, hidden_BTd: Tensor, head: torch.nn.Linear, signal: TaughtBatch, weights: Weights
@@ -298,7 +394,8 @@ class KDTrainer(DistillationMixin, Trainer):
 
     Args:
         model, teacher: causal language models over one vocabulary whose logits are a linear head's
-            output, unchanged.
+            output, unchanged. They share no weights; a teacher of None stands for the base of a
+            PEFT student, its adapters disabled.
         loss: one of `losses.functional.LOSSES`.
         loss_settings: its settings, as in `kd_loss`, and `scope`: `batch` (all tokens of the
             optimiser step, on all processes) or `micro` (each micro-batch by itself, as the

@@ -9,6 +9,7 @@ import gc
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,7 +98,7 @@ def arguments(folder: Path, kind: Any = transformers.TrainingArguments, **option
 def trainer(folder: Path, student: Any, teacher: Any, **options: Any) -> Any:
     """A KDTrainer; options of the loss and the trainer by name, the rest are arguments."""
     mine = {"train_dataset": rows(), "data_collator": collate}
-    mine |= {name: options.pop(name) for name in OWN if name in options}
+    mine |= {name: options.pop(name) for name in (*OWN, "data_collator") if name in options}
     return KDTrainer(student, teacher, args=arguments(folder, **options), **mine)
 
 
@@ -279,8 +280,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, options: Any, message: str
 
 def test_models_and_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     student, teacher = build("llama", 16, 1), build("llama", 16, 2)
-    with pytest.raises(ValueError, match="a teacher that is the student"):
-        trainer(tmp_path, student, student)
     data = [{"input_ids": [4, 5, 6], "labels": [-100, 5, V - 1]}]
     job = trainer(tmp_path, student, teacher, vocab_size=V - 1, train_dataset=data)
     with pytest.raises(ValueError, match=f"label {V - 1} is outside the vocabulary of {V - 1}"):
@@ -295,6 +294,171 @@ def test_models_and_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     student.set_output_embeddings(torch.nn.Sequential(student.get_output_embeddings()))
     with pytest.raises(ValueError, match=r"its head is a torch\.nn\..*Sequential"):
         trainer(tmp_path, student, teacher, vocab_size=V)
+
+
+def lora(base: Any) -> Any:
+    """The base with adapters that change its outputs from the start, in the base itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, to PEFT
+        import peft
+
+        torch.manual_seed(3)
+        settings = peft.LoraConfig(
+            r=4, lora_dropout=0.5, target_modules=["q_proj", "v_proj"], init_lora_weights=False
+        )
+        return peft.get_peft_model(base, settings)
+
+
+@pytest.mark.case(
+    "loss",
+    "KDTrainer(get_peft_model(base), base): a LoRA student over its own teacher",
+    "lies in the student's memory, so that the teacher would change with the student",
+)
+def test_a_teacher_under_the_students_adapters_is_refused(tmp_path: Path, says: str) -> None:
+    base = build("llama", 16, 1)
+    with pytest.raises(ValueError, match=says):
+        trainer(tmp_path, lora(base), base)
+
+
+@pytest.mark.case(
+    "loss",
+    "KDTrainer(model, model), and a teacher that shares one matrix with its student",
+    "lies in the student's memory, so that the teacher would change with the student",
+)
+def test_a_teacher_of_the_students_weights_is_refused(tmp_path: Path, says: str) -> None:
+    student, teacher = build("llama", 16, 1), build("llama", 16, 2)
+    with pytest.raises(ValueError, match=f"the teacher's model.embed_tokens.weight {says}"):
+        trainer(tmp_path, student, student)
+    teacher.lm_head.weight.data = student.lm_head.weight.data
+    with pytest.raises(ValueError, match=f"the teacher's lm_head.weight {says}"):
+        trainer(tmp_path, student, teacher)
+
+
+def test_two_models_of_one_folder_share_nothing(tmp_path: Path) -> None:
+    build("llama", 16, 1).save_pretrained(tmp_path)
+    load = transformers.LlamaForCausalLM.from_pretrained
+    student, teacher = load(tmp_path), load(tmp_path)
+    job = trainer(tmp_path, student, teacher, loss="forward_kl")
+    job.train()
+    assert job.state.log_history[0]["loss"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.case(
+    "loss",
+    "KDTrainer(get_peft_model(base), None)",
+    "taught by the base with the adapters disabled, as by a copy of the base, step by step",
+)
+def test_no_teacher_stands_for_the_base_without_adapters(tmp_path: Path) -> None:
+    found = []
+    for teacher in (build("llama", 16, 1), None):
+        student = lora(build("llama", 16, 1))
+        torch.manual_seed(5)
+        job = trainer(tmp_path, student, teacher, max_steps=3)
+        job.train()
+        losses = [line["loss"] for line in job.state.log_history if "loss" in line]
+        found.append((losses, student.state_dict()))
+    (losses, wanted), (ours, weights) = found
+    assert losses == ours and losses[0] > 1e-3
+    torch.testing.assert_close(weights, wanted, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="student is a LlamaForCausalLM without adapters"):
+        trainer(tmp_path, build("llama", 16, 1), None)
+
+
+def experts(coefficient: float, router_logits: bool = True) -> Any:
+    """A student with a router, whose forward adds the router's loss."""
+    torch.manual_seed(4)
+    return transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            vocab_size=V, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, num_local_experts=4,
+            num_experts_per_tok=2, router_aux_loss_coef=coefficient, pad_token_id=PAD,
+            output_router_logits=router_logits, initializer_range=0.5,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.case(
+    "loss",
+    "A student with experts (Mixtral) whose router's auxiliary loss has the coefficient 10",
+    "10 times that loss is added, its mean over micro-batches, as in the model's own forward",
+)
+@pytest.mark.parametrize("size,accumulate", [(8, 1), (4, 2)])
+def test_the_routers_loss_is_added(tmp_path: Path, size: int, accumulate: int) -> None:
+    student, teacher, data = experts(10.0), build("llama", 24, 2), rows()
+    wanted = full_loss(student, teacher, data, "forward_kl", {})
+    for start in range(0, 8, size):
+        batch = collate(data[start : start + size])
+        own, bare = (student(**batch, output_router_logits=on).loss for on in (True, False))
+        wanted = wanted + (own - bare) / accumulate
+    expected = stepped(student, wanted)
+    job = trainer(
+        tmp_path, student, teacher, loss="forward_kl", train_sampling_strategy="sequential",
+        per_device_train_batch_size=size, gradient_accumulation_steps=accumulate,
+    )  # fmt: skip
+    job.train()
+    assert job.state.log_history[0]["loss"] == pytest.approx(wanted.item(), rel=1e-5)
+    same(student, expected, **CLOSE)
+
+
+def test_a_router_without_an_output_adds_nothing(tmp_path: Path) -> None:
+    found = []
+    for student in (experts(0.0), experts(10.0, router_logits=False)):
+        trainer(tmp_path, student, build("llama", 24, 2)).train()
+        found.append(student.state_dict())
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.case(
+    "loss",
+    "KDTrainer whose teacher bans a token that the student allows, under the reverse KL",
+    "step 1: the loss is inf; expected a finite number: one of both gives probability to what the "
+    "other gives none",
+)
+def test_an_infinite_loss_stops_training(tmp_path: Path, says: str) -> None:
+    student, teacher = build("llama", 16, 1), build("llama", 24, 2)
+    head = teacher.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(V).index_fill_(0, torch.tensor([7]), -torch.inf))
+    with pytest.raises(ValueError, match=says):
+        trainer(tmp_path, student, teacher, loss="reverse_kl").train()
+    for row in (data := rows()):
+        row["labels"] = [-100 if label == 7 else label for label in row["labels"]]
+    job = trainer(tmp_path, student, teacher, train_dataset=data)
+    job.train()
+    assert 0 < job.state.log_history[0]["loss"] < 100
+
+
+@pytest.mark.case(
+    "loss",
+    "KDTrainer whose teacher has a weight that is NaN",
+    "step 1: the loss is nan; expected a finite number: the teacher's hidden states are not finite",
+)
+def test_a_loss_that_is_no_number_stops_training(tmp_path: Path, says: str) -> None:
+    student, teacher = build("llama", 16, 1), build("llama", 24, 2)
+    with torch.no_grad():
+        teacher.model.norm.weight[3] = torch.nan
+    with pytest.raises(ValueError, match=says):
+        trainer(tmp_path, student, teacher).train()
+
+
+@pytest.mark.case(
+    "loss",
+    "KDTrainer on rows without labels",
+    "a batch has no 'labels', found input_ids, attention_mask; expected [B, T], -100 where not "
+    "supervised",
+)
+def test_rows_without_labels_are_refused(tmp_path: Path, says: str) -> None:
+    def collate_ids(features: list[Any]) -> Any:
+        batch = collate([row | {"labels": row["input_ids"]} for row in features])
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    data = [{"input_ids": row["input_ids"]} for row in rows()]
+    job = trainer(
+        tmp_path, build("llama", 16, 1), build("llama", 24, 2),
+        train_dataset=data, data_collator=collate_ids,
+    )  # fmt: skip
+    with pytest.raises(ValueError) as error:
+        job.train()
+    assert says in str(error.value)
 
 
 def train_two_steps(folder: Path, processes: int, scope: str) -> None:
@@ -388,6 +552,8 @@ def test_trl_evaluates_and_refuses_generated_data(trl: Any, tmp_path: Path) -> N
     expected = full_loss(student, teacher, rows(), "atkd", {}).item()
     found = gkd_trainer(tmp_path, TRLKDTrainer, student, teacher, eval_dataset=data).evaluate()
     assert found["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="TRLKDTrainer needs a teacher; found None"):
+        gkd_trainer(tmp_path, TRLKDTrainer, student, None)
     for options in ({"lmbda": 0.5}, {"seq_kd": True}):
         with pytest.raises(ValueError, match="TRLKDTrainer does not support lmbda or seq_kd"):
             gkd_trainer(tmp_path, TRLKDTrainer, student, teacher, **options)
