@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atkd.models import weights
 from atkd.models.families import family_of
 from atkd.runtime.files import InputError, read_json, sha256, write_json
 
@@ -137,12 +139,19 @@ def open_source(
     return _open(place, options, "float32")
 
 
+def manifest_files(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of each file of a finished model; InputError if the folder is not one."""
+    found = read_json(Path(folder) / MANIFEST)
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise InputError(f"{Path(folder) / MANIFEST}: not of a model that was trained here")
+    return found["files"]
+
+
 def load(
     folder: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32"
 ) -> PreTrainedModel:
     """A finished model in evaluation mode; InputError if it is unfinished or damaged."""
-    manifest = read_json(Path(folder) / MANIFEST)
-    for name, facts in manifest["files"].items():
+    for name, facts in manifest_files(folder).items():
         path = Path(folder) / name
         if not path.is_file() or path.stat().st_size != facts["bytes"]:
             raise InputError(
@@ -157,7 +166,7 @@ def check_weights(folder: str | os.PathLike[str]) -> None:
 
     Reads them whole, so it is for what is made once: `load` looks at sizes alone.
     """
-    for name, facts in read_json(Path(folder) / MANIFEST)["files"].items():
+    for name, facts in manifest_files(folder).items():
         if sha256(Path(folder) / name) != facts["sha256"]:
             raise InputError(f"{Path(folder) / name}: not what {MANIFEST} says (sha256 differs)")
 
@@ -165,12 +174,16 @@ def check_weights(folder: str | os.PathLike[str]) -> None:
 def _open(place: str, options: Mapping[str, Any], dtype: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    if Path(place).is_dir():
+        weights.check_files(Path(place))
     options = {"dtype": getattr(torch, dtype), "trust_remote_code": False, **options}
-    model, report = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise InputError(f"model {place}: {len(missing)} parameters missing, first {missing[0]}")
+    with weights.opening(place):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            place, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    weights.check_report(place, report)
     check_loaded(model, place)
+    weights.check_finite(model, place)
     return model
 
 
@@ -235,8 +248,9 @@ def check_head(model: PreTrainedModel, vocabulary: int) -> None:
         ours = project(model, hidden_BTd[0], vocabulary).float()
         theirs = model(input_ids=ids_BT).logits[0, :, :vocabulary].float()
     model.train(was_training)
-    worst = (ours - theirs).abs().max().item()
-    if worst > 1e-2 * (1 + theirs.abs().max().item()):
+    worst = (ours - theirs).where(ours != theirs, 0.0).abs().max().item()
+    size = theirs.where(theirs > -math.inf, 0.0).abs().max().item()  # of tokens not banned
+    if not worst <= 1e-2 * (1 + size):  # NaN is not
         raise InputError(
             f"model {type(model).__name__}: head(hidden) differs from its logits by {worst:.3g}"
         )
@@ -248,8 +262,13 @@ def save(
     folder: str | os.PathLike[str],
     identity: Any,
 ) -> None:
-    """Saves safetensors and tokenizer; manifest.json, written last, marks the folder finished."""
+    """Saves safetensors and tokenizer; manifest.json, written last, marks the folder finished.
+
+    InputError if a weight is no finite number.
+    """
     folder = Path(folder)
+    if found := weights.not_finite(model):
+        raise InputError(f"model to save: {found[0]} holds {found[1]}; expected finite numbers")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     names = sorted(path.name for path in folder.glob(WEIGHTS))
