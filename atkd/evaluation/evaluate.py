@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +23,16 @@ from atkd.evaluation.lm_eval_tasks import metrics
 from atkd.evaluation.metrics import METRICS
 from atkd.evaluation.settings import EvaluationSettings
 from atkd.models import checkpoints, tokenizers
-from atkd.models.generation import decode, likeliest, padded
+from atkd.models.generation import NotFiniteError, decode, likeliest, padded
 from atkd.runtime.cli import start_up
-from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json, write_jsonl
+from atkd.runtime.files import (
+    InputError,
+    folder_lock,
+    naming,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from atkd.runtime.provenance import Stage
 
 Row = dict[str, Any]
@@ -77,7 +86,8 @@ class OurModel:
         for batch in batches(sorted(rows, key=len, reverse=True), self.batch_size, "likelihoods"):
             members = [index for row in batch for index in rows[row]]
             parts = [pairs[index] for index in members]
-            scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
+            with about([requests[index] for index in members]):
+                scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
             found |= zip(members, scored, strict=True)
         return [found[index] for index in range(len(requests))]
 
@@ -91,7 +101,8 @@ class OurModel:
         for new_tokens, members in lengths.items():
             order = sorted(members, key=lambda index: -len(prompts[index]))
             for batch in batches(order, self.batch_size, "answers"):
-                made = self.answer([prompts[index] for index in batch], new_tokens)
+                with about([requests[index] for index in batch]):
+                    made = self.answer([prompts[index] for index in batch], new_tokens)
                 found |= zip(batch, made, strict=True)
         return [found[index] for index in range(len(requests))]
 
@@ -108,7 +119,8 @@ class OurModel:
 
         def choose(logits_bV: torch.Tensor, rows_b: torch.Tensor, step: int) -> torch.Tensor:
             log_p_bV = logits_bV.float().log_softmax(-1)
-            entropy_B[rows_b] -= (log_p_bV.exp() * log_p_bV).sum(-1) / math.log(2)
+            plogp_bV = (log_p_bV.exp() * log_p_bV).masked_fill_(log_p_bV == -math.inf, 0.0)
+            entropy_B[rows_b] -= plogp_bV.sum(-1) / math.log(2)
             steps_B[rows_b] += 1
             return likeliest(logits_bV, rows_b, step)
 
@@ -123,6 +135,16 @@ class OurModel:
     def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:
         """No task asks for it."""
         raise NotImplementedError
+
+
+@contextlib.contextmanager
+def about(requests: list[Any]) -> Iterator[None]:
+    """Says which document an error of one of the requests is about."""
+    try:
+        yield
+    except NotFiniteError as error:
+        asked = requests[error.row]
+        raise InputError(f"{asked.task_name}, document {asked.doc['id']!r}: {error}") from None
 
 
 def batches(order: list[int], size: int, name: str) -> Iterator[list[int]]:
@@ -141,6 +163,7 @@ def log_likelihoods(
     """Of each (prompt, response) ids; only positions that predict a response are projected.
 
     Pairs that read the same ids (options of one letter each) share a row of the batch.
+    NotFiniteError if one is no finite number, of a banned token too.
     """
     longest = max(len(prompt) + len(response) for prompt, response in pairs)
     if longest > context:
@@ -164,6 +187,9 @@ def log_likelihoods(
         log_p_N = logits_NV.log_softmax(-1).gather(1, wanted_N[:, None])[:, 0].cpu().double()
         greedy_N = (logits_NV.argmax(-1) == wanted_N).cpu()
     sizes = [len(response) for _, response in pairs]
+    for place in (~log_p_N.isfinite()).nonzero()[:, 0].tolist():
+        row = next(row for row, end in enumerate(accumulate(sizes)) if place < end)
+        raise NotFiniteError(row, log_p_N[place].item())
     parts = zip(log_p_N.split(sizes), greedy_N.split(sizes), strict=True)
     return [
         Likelihood(float(log_p.sum()), bool(best.all()), (log_p / -math.log(2)).tolist())
@@ -290,6 +316,6 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     given = json.loads(args.settings)
     settings, stage = EvaluationSettings.of(given), Stage("evaluate", args.run, given)
-    with folder_lock(args.output):
+    with folder_lock(args.output), naming(args.run):
         evaluate_folder(args.model, args.prompts, settings, args.output, stage)
     print(f"{args.output}: samples of {args.run}")

@@ -14,8 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atkd.runtime.files import InputError
+
 # Logits [b, V], the rows' places in the whole batch [b] and the step -> chosen ids [b].
 Choice = Callable[[Tensor, Tensor, int], Tensor]
+
+
+class NotFiniteError(InputError):
+    """Logits that are NaN or infinite; `row`: which prompt's, of those given."""
+
+    def __init__(self, row: int, found: float) -> None:
+        super().__init__(f"the model's logits hold {found}; expected finite numbers")
+        self.row = row
 
 
 def padded(rows: Sequence[list[int]], pad: int, left: bool) -> tuple[Tensor, Tensor]:
@@ -69,7 +79,8 @@ def decode(
     """Answers [B, largest room] to left-padded prompts, padding after EOS or a row's room.
 
     `rooms`: the most new tokens of each row. Rows leave the batch when they end; ids beyond the
-    tokenizer are never chosen.
+    tokenizer are never chosen. NotFiniteError if a row's logits are NaN or infinite, but for -inf,
+    which bans a token.
     """
     from transformers import DynamicCache
 
@@ -77,6 +88,7 @@ def decode(
     room_B, most = torch.tensor(rooms, device=model.device), max(rooms)
     answers_BS = torch.full((len(ids_bT), most), tokenizer.pad_token_id, device=model.device)
     rows_b = torch.arange(len(ids_bT), device=model.device)
+    peak_BS = torch.zeros(answers_BS.shape, device=model.device)
     positions_bT = (mask_bT.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     eos, vocabulary = tokenizer.eos_token_id, len(tokenizer)
@@ -90,7 +102,9 @@ def decode(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits
-            chosen_b = choose(logits_b1V[:, -1, :vocabulary], rows_b, step)
+            logits_bV = logits_b1V[:, -1, :vocabulary]
+            peak_BS[rows_b, step] = logits_bV.amax(-1).float()
+            chosen_b = choose(logits_bV, rows_b, step)
             answers_BS[rows_b, step] = chosen_b
             going = ((chosen_b != eos) & (room_B[rows_b] > step + 1)).nonzero()[:, 0]
             if len(going) == 0:
@@ -102,6 +116,8 @@ def decode(
             ids_bT = chosen_b[:, None]
             mask_bT = torch.cat([mask_bT, mask_bT.new_ones(len(mask_bT), 1)], dim=1)
             positions_bT = positions_bT[:, -1:] + 1
+    for row, step in (~peak_BS.isfinite()).nonzero().tolist():
+        raise NotFiniteError(row, peak_BS[row, step].item())
     return answers_BS.to(ids_BT.device)
 
 

@@ -20,6 +20,15 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
+def naming(run: str) -> Iterator[None]:
+    """Says which run an InputError is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{run}: {error}") from None
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` only if the block succeeds."""
     target = Path(path)

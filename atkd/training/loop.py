@@ -10,21 +10,23 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import pickle
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
 from atkd.data.sequences import Batch, BatchSampler
 from atkd.losses.weighting import gatherer
 from atkd.models.checkpoints import hidden_states
-from atkd.runtime.files import InputError, read_json, write_json
+from atkd.runtime.files import InputError, write_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from atkd.training.objective import Objective
     from atkd.training.settings import Optimisation
 
+KEPT = (
+    "expected finite numbers. The last good checkpoint is kept; lower the learning rate or use "
+    "float32"
+)
 Supply = Callable[[int, list[int]], Batch]  # micro-batch of an optimiser step's samples
 
 
@@ -94,10 +100,13 @@ class Loop:
                 loss = self.module(batch, criterion)
                 # DDP averages gradients over processes, but the step's loss is a sum.
                 self.run.backward(loss * self.run.num_processes)
-            total += loss.detach().item()
+            part = loss.detach().item()
+            self._check_finite(part, batch)
+            total += part
             count += int(batch.supervised_BS.sum())
         norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings.clip).item()
-        self._check_finite(total, norm)
+        if not math.isfinite(norm):
+            raise InputError(f"step {self.step + 1}: the gradient's norm is {norm}; {KEPT}")
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -114,12 +123,16 @@ class Loop:
             torch.tensor(value, device=self.run.device, dtype=torch.float64)
         ).item()
 
-    def _check_finite(self, loss: float, norm: float) -> None:
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise InputError(
-                f"step {self.step + 1}: loss is {loss}, gradient norm {norm}; expected finite "
-                "numbers. The last good checkpoint is kept; lower the learning rate or use float32"
-            )
+    def _check_finite(self, loss: float, batch: Batch) -> None:
+        if math.isfinite(loss):
+            return
+        rows = ", ".join(map(str, sorted(batch.rows)))
+        why = "the student's hidden states are not finite"
+        if math.isinf(loss):
+            why = "one of teacher and student gives probability to what the other gives none"
+        raise InputError(
+            f"step {self.step + 1}: the loss is {loss} on data rows {rows} ({why}); {KEPT}"
+        )
 
     def save(self, work: Path, identity: str) -> None:
         """Writes a checkpoint, whole or not at all, and drops the one before."""
@@ -130,7 +143,8 @@ class Loop:
         self.run.save_state(str(part))
         self.run.wait_for_everyone()  # every process writes into the folder that is renamed
         if self.run.is_main_process:
-            write_json(part / "step.json", {"step": self.step, "identity": identity})
+            facts = {"step": self.step, "identity": identity, "bytes": sizes(part)}
+            write_json(part / "step.json", facts)
             part.rename(final)
             for old in work.glob("step-*"):
                 if old != final:
@@ -138,16 +152,58 @@ class Loop:
         self.run.wait_for_everyone()
 
     def resume(self, work: Path, identity: str) -> None:
-        """Continues from the last checkpoint of the same identity; removes those of another."""
-        found = {each: read_json(each / "step.json") for each in sorted(work.glob("step-*"))}
+        """Continues from the last checkpoint of the same identity; removes those of another.
+
+        InputError names a checkpoint's folder that is damaged.
+        """
+        found = {each: checkpoint_facts(each) for each in sorted(work.glob("step-*"))}
         own = [folder for folder, facts in found.items() if facts["identity"] == identity]
         self.run.wait_for_everyone()  # all have read what the first process removes
         for folder in set(found) - set(own) if self.run.is_main_process else ():
             shutil.rmtree(folder)
         if own:
-            self.run.load_state(str(own[-1]))
+            with damaged(own[-1]):
+                check_sizes(own[-1], found[own[-1]]["bytes"])
+                self.run.load_state(str(own[-1]))
             self.step = found[own[-1]]["step"]
             self.run.print(f"resumed at step {self.step} of {self.steps}")
+
+
+def checkpoint_facts(folder: Path) -> dict[str, Any]:
+    """Step and identity of a checkpoint; InputError if it does not say them."""
+    with damaged(folder):
+        found = json.loads((folder / "step.json").read_text(encoding="utf-8"))
+        return {name: found[name] for name in ("step", "identity", "bytes")}
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file of a checkpoint."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+
+
+def check_sizes(folder: Path, wanted: Mapping[str, int]) -> None:
+    """ValueError naming the first file that is missing or not of its size."""
+    found = sizes(folder)
+    for name, size in wanted.items():
+        if found.get(name) != size:
+            raise ValueError(f"{name}: {found.get(name, 'no')} bytes, expected {size}")
+
+
+@contextlib.contextmanager
+def damaged(folder: Path) -> Iterator[None]:
+    """Says of a checkpoint that cannot be read what to do about it."""
+    broken = (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, IndexError)
+    try:
+        yield
+    except InputError:
+        raise
+    except (*broken, pickle.UnpicklingError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{folder}: a damaged checkpoint ({lines[0]}); delete this folder to train from the "
+            "start"
+        ) from None
 
 
 def fit(

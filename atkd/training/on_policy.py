@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from atkd.data.sequences import Batch, FixedBatches, collate, sample
-from atkd.models.generation import answers
+from atkd.models.generation import NotFiniteError, answers
+from atkd.runtime.files import InputError
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,13 @@ class OnPolicyBatches:
         prompts = [each.ids[: each.prompt] for each in (sequences.samples[i] for i in indices)]
         rows = [sequences.rows[i] for i in indices]
         rooms = [min(self.settings.max_new_tokens, length - len(ids)) for ids in prompts]
-        with self.autocast():
-            found = answers(
-                self.model(),
-                prompts,
-                [f"{self.seed}/{step}/{row}" for row in rows],
-                rooms,
-                self.tokenizer,
-                self.settings.temperature,
-            )
+        keys = [f"{self.seed}/{step}/{row}" for row in rows]
+        temperature = self.settings.temperature
+        try:
+            with self.autocast():
+                found = answers(self.model(), prompts, keys, rooms, self.tokenizer, temperature)
+        except NotFiniteError as error:
+            raise InputError(f"step {step + 1}, data row {rows[error.row]}: {error}") from None
         eos = self.tokenizer.eos_token_id
         pairs = zip(prompts, found, strict=True)
         samples = [sample(*pair, eos, length, self.switches) for pair in pairs]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from atkd.losses.fused import Head, fused_targets
 from atkd.models import checkpoints
+from atkd.runtime.files import InputError
 
 if TYPE_CHECKING:
     from atkd.data.sequences import Batch
@@ -24,6 +25,15 @@ class TeacherSignal(NamedTuple):
     hidden_Nd: Tensor | None
     uncertainty_N: Tensor | None
     log_normaliser_N: Tensor | None
+
+
+def check_finite(hidden_Nd: Tensor, batch: Batch) -> None:
+    """InputError naming the first data row whose hidden states are NaN or infinite."""
+    if hidden_Nd.isfinite().all():
+        return
+    owner_N = torch.tensor(batch.rows).repeat_interleave(torch.tensor(batch.sizes))
+    row = owner_N[~hidden_Nd.isfinite().all(1).cpu()][0].item()
+    raise InputError(f"data row {row}: the teacher's hidden states are not finite")
 
 
 class LiveTeacher:
@@ -46,6 +56,7 @@ class LiveTeacher:
                 self.model, batch.input_ids_BT, batch.attention_mask_BT
             )
             hidden_Nd = hidden_BTd[:, :-1][batch.supervised_BS]
+            check_finite(hidden_Nd, batch)
             if not ranked:
                 return TeacherSignal(hidden_Nd, None, None)
             return TeacherSignal(hidden_Nd, *fused_targets(hidden_Nd, self.head, batch.targets_N))

@@ -18,9 +18,17 @@ from typing import Any
 from atkd.data import sequences
 from atkd.data.template import fingerprint
 from atkd.models import checkpoints, tokenizers
-from atkd.models.generation import answers
+from atkd.models.generation import NotFiniteError, answers
 from atkd.runtime.cli import settings_of, start_up
-from atkd.runtime.files import folder_lock, read_json, read_jsonl, sha256, write_json
+from atkd.runtime.files import (
+    InputError,
+    folder_lock,
+    naming,
+    read_json,
+    read_jsonl,
+    sha256,
+    write_json,
+)
 from atkd.runtime.provenance import Stage, settings_hash, versions
 
 BLOCK = 1024
@@ -57,14 +65,17 @@ def answer_block(
     found: dict[int, list[int]] = {}
     for start in range(0, len(order), settings.batch_size):
         part = order[start : start + settings.batch_size]
-        made = answers(
-            model,
-            [prompts[index] for index in part],
-            [f"{settings.seed}/{first + index}/text" for index in part],
-            [rooms[index] for index in part],
-            tokenizer,
-            settings.temperature,
-        )
+        try:
+            made = answers(
+                model,
+                [prompts[index] for index in part],
+                [f"{settings.seed}/{first + index}/text" for index in part],
+                [rooms[index] for index in part],
+                tokenizer,
+                settings.temperature,
+            )
+        except NotFiniteError as error:
+            raise InputError(f"data row {first + part[error.row]}: {error}") from None
         found.update(zip(part, made, strict=True))
     return [found.get(index, []) for index in range(len(prompts))]
 
@@ -138,5 +149,6 @@ def main() -> None:
             sources = [sha256(args.teacher / checkpoints.MANIFEST), sha256(args.data)]
             identity = settings_hash([asdict(settings), fingerprint(), sources, versions()])
         stage.ready()
-        count = write(args.output, model, ids, prompts, settings, tokenizer, identity)
+        with naming(args.run):
+            count = write(args.output, model, ids, prompts, settings, tokenizer, identity)
         stage.write(args.output.with_name("provenance.json"), device=device, tokens=count)

@@ -32,7 +32,15 @@ from atkd.losses.fused import Head
 from atkd.models import checkpoints, tokenizers
 from atkd.models.checkpoints import MANIFEST
 from atkd.runtime.cli import settings_of, start_up
-from atkd.runtime.files import InputError, atomic_path, folder_lock, read_json, sha256, write_json
+from atkd.runtime.files import (
+    InputError,
+    atomic_path,
+    folder_lock,
+    naming,
+    read_json,
+    sha256,
+    write_json,
+)
 from atkd.runtime.provenance import Stage, settings_hash, versions
 from atkd.training.teacher import LiveTeacher, TeacherSignal
 
@@ -288,5 +296,6 @@ def main() -> None:
             "samples": len(data),
             "too_long": data.too_long,
         }
-        count = write(args.output, teacher, data, tokenizer.pad_token_id, facts)
+        with naming(args.run):
+            count = write(args.output, teacher, data, tokenizer.pad_token_id, facts)
         stage.write(args.output / "provenance.json", device=device, tokens=count)

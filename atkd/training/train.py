@@ -24,7 +24,7 @@ from atkd.data.template import fingerprint
 from atkd.methods import Recipe
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.cli import start_up
-from atkd.runtime.files import InputError, folder_lock, read_json, sha256
+from atkd.runtime.files import InputError, folder_lock, naming, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
 from atkd.training import loop, teacher_cache
 from atkd.training.loop import Loop, Supply
@@ -177,7 +177,8 @@ def train(args: argparse.Namespace, given: dict[str, Any], name: str) -> None:
     stage.ready()
     if job is not None:
         work = output / "work"
-        facts |= loop.fit(job.state, job.aim, job.supply, job.sampler, work, name)
+        with naming(args.run):
+            facts |= loop.fit(job.state, job.aim, job.supply, job.sampler, work, name)
         facts |= job.aim.facts() | job.facts
     if first_process():
         facts["precision"] = settings.compute.precision

@@ -336,6 +336,27 @@ def test_bits_are_those_of_the_whole_model(places: Any, tmp_path: Path) -> None:
         assert row["bytes"] == len(row["target"].encode()) and row["tokens"] == int(scored.sum())
 
 
+@pytest.mark.parametrize("fault,what", [(math.nan, "nan"), (-math.inf, "-inf")])
+def test_an_answer_of_no_number_names_run_and_document(
+    places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: float, what: str
+) -> None:
+    _, (folder, asked) = places
+    original = checkpoints.project
+
+    def spoiled(model: Any, hidden: Any, vocabulary: int) -> Any:
+        logits = original(model, hidden, vocabulary)
+        return logits.index_fill(1, torch.arange(40, vocabulary), fault)
+
+    monkeypatch.setattr(checkpoints, "project", spoiled)
+    line = ["evaluate", "--model", str(folder), "--prompts", str(asked), "--run", "a/b/c/sft/1"]
+    line += ["--settings", json.dumps({"context": CONTEXT}), "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", line)
+    pattern = rf"^a/b/c/sft/1: \w+, document '\w+-\d+': the model's logits hold {what}; expected"
+    with pytest.raises(InputError, match=pattern):
+        evaluate.main()
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
 def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
     model = checkpoints.load(places[1][0])
     tokenizer = evaluate.models_tokenizer(places[1][0])

@@ -85,3 +85,43 @@ def test_samples_equal_step_by_step_sampling(places: Any) -> None:
         mass = (logits.double() / 0.7).softmax(0).cumsum(0)
         assert token == int((mass <= aims[step] * mass[-1]).sum())
         ids.append(token)
+
+
+@pytest.mark.case(
+    "model",
+    "Logits that are NaN or inf while a model answers (its answer was scored)",
+    "the model's logits hold nan; expected finite numbers",
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_of_logits_that_are_no_numbers_are_refused(
+    places: Any, temperature: float, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = places
+    forward = model.forward
+
+    def spoiled(**inputs: Any) -> Any:
+        found = forward(**inputs)
+        found.logits[2, -1, 7] = torch.nan
+        return found
+
+    monkeypatch.setattr(model, "forward", spoiled)
+    with pytest.raises(generation.NotFiniteError, match=says) as error:
+        generation.answers(model, prompts(tokenizer), list("abcd"), [1] * 4, tokenizer, temperature)
+    assert error.value.row == 2
+
+
+def test_a_banned_token_is_never_chosen(places: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = places
+    forward = model.forward
+
+    def banning(**inputs: Any) -> Any:
+        found = forward(**inputs)
+        found.logits[..., 100:200] = -torch.inf
+        return found
+
+    monkeypatch.setattr(model, "forward", banning)
+    for temperature in (0.0, 1.0):
+        found = generation.answers(
+            model, prompts(tokenizer), list("abcd"), [9] * 4, tokenizer, temperature
+        )
+        assert not {token for row in found for token in row} & set(range(100, 200))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -304,9 +305,102 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
 ) -> None:
     shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
     knobs = {"learning_rate": 1e30, "checkpoint_every": 1, "warmup_ratio": 0.5, "clip": 1e30}
-    with pytest.raises(InputError, match=r"step \d+: loss is .*checkpoint is kept"):
+    with pytest.raises(InputError, match=r"step \d+: the .* is .*checkpoint is kept"):
         run(world, "opt", "student", tmp_path / "nan", knobs=knobs, **shared)
     assert not (tmp_path / "nan/manifest.json").exists()
+
+
+@pytest.mark.case(
+    "loss",
+    "A student's loss that becomes no number, after a learning rate that is too large",
+    "test: step 2: the loss is nan on data rows",
+)
+def test_a_loss_that_is_no_number_names_run_step_and_rows(
+    world: Path, tmp_path: Path, says: str
+) -> None:
+    shared = {"method": "sft", "base": str(trained(world, "llama", "base"))}
+    knobs = {"learning_rate": 1e30, "warmup_ratio": 0.0, "clip": 1e30}
+    with pytest.raises(InputError, match=says):
+        run(world, "llama", "student", tmp_path / "nan", knobs=knobs, **shared)
+
+
+def interrupted(world: Path, folder: Path) -> Path:
+    """A training stopped in its fifth step; returns its checkpoint."""
+    update, base = loop.Loop.update, str(trained(world, "opt", "base"))
+
+    def stopping(state: loop.Loop, *rest: Any) -> Any:
+        if state.step == 4:
+            raise KeyboardInterrupt
+        return update(state, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Loop, "update", stopping)
+        run(world, "opt", "student", folder, method="sft", base=base)
+    return folder / "work/step-0000004"
+
+
+def emptied(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(
+            emptied,
+            marks=pytest.mark.case(
+                "model",
+                "A training checkpoint whose folder was emptied",
+                "work/step-0000004: a damaged checkpoint ([Errno 2] No such file or directory",
+            ),
+        ),
+        pytest.param(
+            lambda folder: (folder / "step.json").write_text("{}"),
+            marks=pytest.mark.case(
+                "model",
+                "A training checkpoint that does not say its step",
+                "work/step-0000004: a damaged checkpoint ('step'); delete this folder to train "
+                "from the start",
+            ),
+        ),
+        pytest.param(
+            lambda folder: os.truncate(folder / "model.safetensors", 999),
+            marks=pytest.mark.case(
+                "model",
+                "A training checkpoint whose weights are cut off",
+                "work/step-0000004: a damaged checkpoint (model.safetensors: 999 bytes, expected",
+            ),
+        ),
+        pytest.param(
+            lambda folder: os.truncate(folder / "optimizer.bin", 999),
+            marks=pytest.mark.case(
+                "model",
+                "A training checkpoint whose optimiser state is cut off",
+                "work/step-0000004: a damaged checkpoint (optimizer.bin: 999 bytes, expected",
+            ),
+        ),
+        pytest.param(
+            lambda folder: (folder / "random_states_0.pkl").write_bytes(b"?"),
+            marks=pytest.mark.case(
+                "model",
+                "A training checkpoint whose random states are damaged (it went on without them)",
+                "work/step-0000004: a damaged checkpoint (random_states_0.pkl: 1 bytes, expected",
+            ),
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_says_what_to_delete(
+    damage: Any, world: Path, tmp_path: Path, says: str
+) -> None:
+    damage(interrupted(world, tmp_path / "student"))
+    shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
+    with pytest.raises(InputError) as error:
+        run(world, "opt", "student", tmp_path / "student", **shared)
+    assert says in str(error.value)
+    assert "delete this folder to train from the start" in str(error.value)
+    shutil.rmtree(tmp_path / "student/work/step-0000004")
+    run(world, "opt", "student", tmp_path / "student", **shared)
 
 
 def test_bf16_autocast_stays_close_to_float32(
@@ -348,7 +442,7 @@ def test_a_checkpoint_of_other_settings_does_not_stand_in_the_way(
     shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
     stale = tmp_path / "student/work/step-0000004"
     stale.mkdir(parents=True)
-    write_json(stale / "step.json", {"step": 4, "identity": "another"})
+    write_json(stale / "step.json", {"step": 4, "identity": "another", "bytes": {}})
     folder = run(world, "opt", "student", tmp_path / "student", **shared)
     assert read_json(folder / "provenance.json")["first_step"] == 0
 
