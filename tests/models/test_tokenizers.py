@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import PACKAGE, with_a_hole
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +42,7 @@ def real(family: str) -> Any:
     return tokenizers.open_tokenizer({"files": f"{root}/tokenizers/{family}"}, family)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def opened(kind: Callable[[str], Any], family: str) -> Any:
     """One object a tokenizer for the many texts below."""
     return kind(family)
@@ -251,7 +252,7 @@ def test_raw_sentence_pieces(raw: str, tmp_path: Path) -> None:
     text = "the <ctl> <usr> cat <0x41> \u00e9 <s></s><unk>"
     tokens = tok.convert_ids_to_tokens(tokenizers.encode_response(tok, text, eos=False))
     assert "<usr>" in tokens and not {"<ctl>", "<0x41>", "<s>", "</s>", "<unk>"} & set(tokens)
-    assert ["<0xC3>", "<0xA9>"] == [token for token in tokens if token in ("<0xC3>", "<0xA9>")]
+    assert [token for token in tokens if token in ("<0xC3>", "<0xA9>")] == ["<0xC3>", "<0xA9>"]
     assert tok.decode(tokenizers.encode_response(tok, text), skip_special_tokens=True) == text
 
 
@@ -284,7 +285,7 @@ def test_opt_from_raw_files_in_a_hub_folder(tmp_path: Path) -> None:
     wanted = real("opt")
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(Path(os.environ["ATKD_DATA"]) / "tokenizers/opt" / name, tmp_path)
-    roles = {name: "</s>" for name in ("bos_token", "eos_token", "unk_token")}
+    roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
     config = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "pad_token": "<pad>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | roles))
     found = reopened(tmp_path, "opt")
@@ -352,6 +353,19 @@ def test_training_is_deterministic_across_processes(tmp_path: Path) -> None:
 def test_bad_sources(source: dict, family: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tokenizers.open_tokenizer(source, family)
+
+
+@pytest.mark.case(
+    "text",
+    "a tokenizer of 300 tokens whose largest id is 304",
+    "a head of 305 rows, in training, caches and evaluation alike",
+)
+def test_the_vocabulary_covers_the_largest_id(tmp_path: Path) -> None:
+    tok = with_a_hole(trained("opt"), "opt", tmp_path)
+    assert len(tok) == 300 and tokenizers.vocabulary_size(tok) == 305
+    assert tokenizers.vocabulary_size(trained("opt")) == 300
+    for path in PACKAGE.rglob("*.py"):
+        assert "len(tokenizer)" not in path.read_text(encoding="utf-8"), path
 
 
 def test_bad_training_sizes() -> None:
