@@ -382,6 +382,7 @@ def test_ids_beyond_a_hole_keep_their_probability(places: Any, tmp_path: Path) -
     assert answer.tolist() == [[324]] and seen == [pytest.approx(float(shares[324]), rel=1e-4)]
     (token,) = tokenizer.convert_ids_to_tokens([324])
     assert tokenizer.decode([324]) == token.replace("\u0120", " ")
+    assert tokenizer.batch_decode([[322, 324]]) == [tokenizer.decode([324])]  # no token is there
 
 
 @pytest.mark.case(

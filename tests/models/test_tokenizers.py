@@ -481,6 +481,7 @@ def test_any_text_comes_back_and_holds_no_special_id(kind: Any, family: str) -> 
         prompt = tokenizers.encode_prompt(tok, text)
         ids = tokenizers.encode_response(tok, text, eos=False)
         assert prompt == [*bos, *ids] and not special & set(ids)
+        assert tokenizers.encode_prompts(tok, [text, "x"])[0] == prompt
         assert tok.decode(prompt, skip_special_tokens=True) == as_kept(kind, family, text)
         assert tok.decode(ids, skip_special_tokens=True) == as_kept(kind, family, text)
 
