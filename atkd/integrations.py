@@ -245,13 +245,13 @@ class DistillationMixin(_Below):
         from transformers import PreTrainedTokenizerBase
 
         if isinstance(self.processing_class, PreTrainedTokenizerBase):
-            return len(self.processing_class)
+            return max(self.processing_class.get_vocab().values()) + 1  # ids may have holes
         models: tuple[Any, Any] = (self.model, self.teacher)
         student, teacher = (each.get_output_embeddings().out_features for each in models)
         if student != teacher:
             raise ValueError(
                 f"student's head has {student} rows, teacher's {teacher}; give vocab_size, the "
-                "number of the tokenizer's ids, or the tokenizer as processing_class"
+                "tokenizer's largest id and one, or the tokenizer as processing_class"
             )
         return student
 
@@ -400,8 +400,8 @@ class KDTrainer(DistillationMixin, Trainer):
         loss_settings: its settings, as in `kd_loss`, and `scope`: `batch` (all tokens of the
             optimiser step, on all processes) or `micro` (each micro-batch by itself, as the
             official code).
-        vocab_size: cuts head rows beyond the tokenizer; by default the number of ids of
-            `processing_class`, or all rows.
+        vocab_size: cuts head rows beyond the tokenizer; by default one more than the largest id
+            of `processing_class`, or all rows.
         options: the Trainer's. Batches hold `input_ids`, `labels` (not shifted, -100 where not
             supervised) and whatever else both models take.
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -46,6 +47,18 @@ def quiet_environment() -> dict[str, str]:
     """This environment without what would lead a run elsewhere."""
     elsewhere = ("ATKD_DATA", "ATKD_WARM")
     return {name: value for name, value in os.environ.items() if name not in elsewhere}
+
+
+def with_a_hole(tokenizer: Any, family: str, folder: Path) -> Any:
+    """The tokenizer with its last token five ids further up."""
+    from atkd.models import tokenizers
+
+    tokenizers.save(tokenizer, folder)
+    whole = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = whole["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] += 5
+    (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+    return tokenizers.open_tokenizer({"folder": str(folder)}, family)
 
 
 def edges(path: Path) -> set[str]:

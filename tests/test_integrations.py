@@ -26,7 +26,15 @@ from atkd import kd_loss
 from atkd.integrations import KDTrainer, TRLKDTrainer, head_returns, trainer_class
 
 V, PAD, RATE = 40, 1, 0.5
-OWN = ("loss", "loss_settings", "vocab_size", "compute_metrics", "eval_dataset", "train_dataset")
+OWN = (
+    "processing_class",
+    "loss",
+    "loss_settings",
+    "vocab_size",
+    "compute_metrics",
+    "eval_dataset",
+    "train_dataset",
+)
 LOSSES = [
     ("atkd", {}),
     ("atkd", {"easy_weight": 0.5, "hard_fraction": 0.3, "split": "topk", "reverse": True}),
@@ -175,6 +183,21 @@ def test_scope_micro_ranks_and_averages_each_micro_batch(tmp_path: Path) -> None
     job.train()
     assert job.state.log_history[0]["loss"] == pytest.approx(mean.item(), rel=1e-5)
     same(student, wanted, **CLOSE)
+
+
+@pytest.mark.case(
+    "loss",
+    "KDTrainer with a tokenizer as processing_class whose ids have a hole",
+    "vocab_size is its largest id and one, so that no label is outside it",
+)
+def test_a_tokenizers_largest_id_is_in_the_vocabulary(tmp_path: Path) -> None:
+    words = tokenizers.models.WordLevel({"a": 0, "b": V - 1}, unk_token="a")
+    backend = tokenizers.Tokenizer(words)
+    two = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="a")
+    assert len(two) == 2
+    student, teacher = build("llama", 16, 1), build("llama", 24, 2)
+    job = trainer(tmp_path, student, teacher, processing_class=two)
+    assert job.vocab_size == V
 
 
 def test_rows_beyond_the_vocabulary_play_no_part(tmp_path: Path) -> None:

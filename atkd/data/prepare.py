@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -21,7 +22,6 @@ from atkd.tasks import INSTRUCTION, TASKS, row_of
 # Source -> the group of the schema that describes its settings.
 GROUPS = {"world": "world", "local": "local", "hub": "remote", "url": "remote"}
 TYPES: dict[str, type] = {"choices": list, "answers": list, "answer": int}  # all others: str
-Key = tuple[str, ...]
 
 
 class LocalSet(NamedTuple):
@@ -236,11 +236,13 @@ def limited(name: str, rows: list[Row], limit: int | None, seed: int) -> list[Ro
     return [rows[index] for index in sorted({*kept, *shots})]
 
 
-def item_key(row: Row, asks: tuple[str, ...]) -> Key:
-    """What makes an evaluation item the same as a training row: what is asked, and about what."""
-    texts = [row[name] for name in asks]
-    key = ["\n".join(text) if isinstance(text, list) else text.strip() for text in texts]
-    return tuple(text for text in key if text)
+def item_keys(row: Row, asks: tuple[str, ...]) -> list[str]:
+    """What makes a row the same as another: the text of what is asked, in any order of its fields.
+
+    It is one text, as a model reads it, wherever a row splits it into fields; blanks count once.
+    """
+    texts = ["\n".join(row[name]) if isinstance(row[name], list) else row[name] for name in asks]
+    return [" ".join(" ".join(order).split()) for order in itertools.permutations(texts)]
 
 
 def separate(data: Data, policy: str = "remove") -> int:
@@ -248,9 +250,12 @@ def separate(data: Data, policy: str = "remove") -> int:
     if policy not in ("remove", "refuse"):
         raise InputError(f"data.settings.overlap: found {policy!r}, expected remove or refuse")
     held = {
-        item_key(row, row_of(task).asks): task for task, rows in data.tasks.items() for row in rows
+        key: task
+        for task, rows in data.tasks.items()
+        for row in rows
+        for key in item_keys(row, row_of(task).asks)
     }
-    asked = [item_key(row, ("instruction", "input")) for row in data.train]
+    asked = [item_keys(row, ("instruction", "input"))[0] for row in data.train]
     found = [index for index, key in enumerate(asked) if key in held]
     if found and policy == "refuse":
         first, task = data.train[found[0]]["id"], held[asked[found[0]]]

@@ -182,7 +182,8 @@ def log_likelihoods(
     with torch.inference_mode():
         hidden_BTd = checkpoints.hidden_states(model, ids_BT, mask_BT)
         at_N, step_N = torch.tensor(places, device=model.device).T
-        logits_NV = checkpoints.project(model, hidden_BTd[at_N, step_N], len(tokenizer)).float()
+        vocabulary = tokenizers.vocabulary_size(tokenizer)
+        logits_NV = checkpoints.project(model, hidden_BTd[at_N, step_N], vocabulary).float()
         wanted_N = torch.tensor([i for _, response in pairs for i in response], device=model.device)
         log_p_N = logits_NV.log_softmax(-1).gather(1, wanted_N[:, None])[:, 0].cpu().double()
         greedy_N = (logits_NV.argmax(-1) == wanted_N).cpu()
@@ -298,9 +299,7 @@ def evaluate_folder(
 
 def models_tokenizer(folder: Path) -> Any:
     """The tokenizer saved beside a model, as the tokenizer stage wrote it."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return tokenizers.open_saved(folder)
 
 
 def main() -> None:

@@ -196,12 +196,13 @@ def fidelity(
         import_module("transformers.modeling_utils")
         tokenizer = tokenizers.open_tokenizer({"folder": str(folder)}, run.split("/")[0])
     stage.ready()
+    vocabulary = tokenizers.vocabulary_size(tokenizer)
     texts = read_texts(data, prompts, tokenizer, settings)
     teachers: dict[str, View] = {}
     made: list[Row] = []
     for run in sorted(folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
         names = dict(zip(RUN, run.split("/"), strict=True))
-        seen = view(folders[run], texts, len(tokenizer), settings)
+        seen = view(folders[run], texts, vocabulary, settings)
         if names["method"] == "teacher":
             teachers[names["teacher"]] = seen
         else:

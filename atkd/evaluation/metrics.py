@@ -19,6 +19,7 @@ from atkd.tasks import row_of
 Sample = Mapping[str, Any]  # a row that evaluation wrote about one document
 Bits = Mapping[str, Sequence[float]]  # document -> bits per token of its reference
 EASY, HARD, WHOLE = "bits_per_byte_easy", "bits_per_byte_hard", "bits_per_byte"
+WORDLESS = "wordless_references"
 BINS = 10  # of calibration error
 
 
@@ -126,6 +127,12 @@ def _distinct(n: int) -> Callable[[Sequence[Sample]], Iterator[Ratio | None]]:
     return of_all
 
 
+def wordless(samples: Sequence[Sample]) -> list[Value | None]:
+    """100 for a reference without a word that ROUGE compares, else 0; no values if all have one."""
+    found = [not words(row["target"]) for row in samples]
+    return [100.0 * lacks if any(found) else None for lacks in found]
+
+
 def shares(likelihoods: Sequence[float]) -> list[float]:
     """Softmax of log-likelihoods."""
     top = max(likelihoods)
@@ -207,6 +214,12 @@ METRICS = {
         "Distinct-2", "%", 1, True,
         "Percent of the answers' word pairs that are new to the task's answers, higher is better.",
         of_all=_distinct(2), tasks="open", scale=100.0,
+    ),
+    WORDLESS: Metric(
+        "References without a word", "%", 1, None,
+        "Percent of references without a letter a-z or a digit: ROUGE-L is 0 whatever the answer. "
+        "A task that has none of them has no such row.",
+        of_all=wordless, tasks="open",
     ),
     "option_accuracy": Metric(
         "Option accuracy", "%", 1, True,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from atkd.models import weights
 from atkd.models.families import family_of
+from atkd.models.tokenizers import vocabulary_size
 from atkd.runtime.files import InputError, read_json, sha256, write_json
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def configuration(
     family: str, shape: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, context: int
 ) -> dict[str, Any]:
     """Arguments of the family's configuration for a `build`; InputError names a wrong key."""
-    rows, vocabulary = shape.get("rows", len(tokenizer)), len(tokenizer)
+    vocabulary = vocabulary_size(tokenizer)
+    rows = shape.get("rows", vocabulary)
     if rows < vocabulary:
         raise InputError(
             f"config key build.rows: found {rows}; expected at least the tokenizer's {vocabulary}"

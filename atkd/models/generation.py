@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atkd.models.tokenizers import vocabulary_size
 from atkd.runtime.files import InputError
 
 # Logits [b, V], the rows' places in the whole batch [b] and the step -> chosen ids [b].
@@ -91,7 +92,7 @@ def decode(
     peak_BS = torch.zeros(answers_BS.shape, device=model.device)
     positions_bT = (mask_bT.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
-    eos, vocabulary = tokenizer.eos_token_id, len(tokenizer)
+    eos, vocabulary = tokenizer.eos_token_id, vocabulary_size(tokenizer)
     with torch.no_grad(), evaluating(model):
         for step in range(most):
             logits_b1V = model(

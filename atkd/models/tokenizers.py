@@ -1,8 +1,13 @@
-"""Tokenizers of the families, and the one way text becomes ids and labels."""
+"""Tokenizers of the families, and the one way text becomes ids and labels.
+
+Text is text: what spells a special token in it is split like any other word. Only what is put
+around a text here, BOS and EOS, has a special id.
+"""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,13 +17,15 @@ from atkd.models.families import FAMILIES, Family, family_of
 from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json
 from atkd.runtime.provenance import Stage
 
+BYTE_PIECES = [f"<0x{value:02X}>" for value in range(256)]  # of SentencePiece, for unknown letters
+
 
 def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
     """A Hugging Face tokenizer of `family` with its BOS, EOS and padding set.
 
     `source` is one of {"folder": path} (Hugging Face layout), {"files": path} (the family's raw
     files), {"hub": id, "revision": r}. InputError if it is none of these, is not there, opens
-    empty, or the family is unknown.
+    empty, has no fast form, reads text as special tokens, or the family is unknown.
     """
     row = family_of(family)
     if "folder" in source:
@@ -69,6 +76,24 @@ def save(tokenizer: Any, folder: str | Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
+def open_saved(folder: str | Path) -> Any:
+    """The tokenizer that `save` wrote, of whatever family."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, split_special_tokens=True
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def vocabulary_size(tokenizer: Any) -> int:
+    """Rows of a head that cover all ids: the largest and one.
+
+    More than the number of tokens where ids have holes; their rows are the model's all the same.
+    """
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def encode_prompt(tokenizer: Any, text: str) -> list[int]:
     """Ids of a prompt with the tokenizer's own BOS (if it has one), without EOS."""
     return tokenizer(text, add_special_tokens=True)["input_ids"]
@@ -107,7 +132,7 @@ def same_vocabulary(first: Any, second: Any) -> None:
         ours, theirs = left.get(index), right.get(index)
         if ours != theirs:
             raise InputError(f"tokenizers differ at id {index}: {ours!r} against {theirs!r}")
-    probe = "Human:\nA  probe, 12 caf\u00e9s\n\nAssistant:\n"
+    probe = "Human:\nA  probe, 12 caf\u00e9s\n\nAssistant:\n" + "".join(first.all_special_tokens)
     for name, encode in (("prompt", encode_prompt), ("response", encode_response)):
         found, wanted = encode(first, probe), encode(second, probe)
         if found != wanted:
@@ -134,10 +159,13 @@ def _from_pretrained(name: str, **where: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        backend = AutoTokenizer.from_pretrained(name, **where).backend_tokenizer
+        found = AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"tokenizer: {name} cannot be opened ({reason})") from None
+    if not found.is_fast:
+        raise InputError(f"tokenizer: {name} is a {type(found).__name__}, which has no fast form")
+    backend = found.backend_tokenizer
     size = backend.get_vocab_size()
     if size < 256:  # transformers 5 opens some layouts to two or three tokens without a word
         raise InputError(f"{name}: found {size} ids, not a usable tokenizer")
@@ -149,7 +177,7 @@ def _from_raw(folder: Path, row: Family) -> Any:
         if not (folder / name).is_file():
             raise InputError(f"tokenizer.files: {folder / name} not found (needed by {row.title})")
     backend = FORMATS[row.files](folder, row)
-    size = backend.get_vocab_size()
+    size = vocabulary_size(backend)
     if row.real_size is not None and size != row.real_size:
         raise InputError(f"{folder}: found {size} ids, expected {row.real_size} ({row.title})")
     return backend
@@ -185,12 +213,15 @@ FORMATS: dict[tuple[str, ...], Callable[[Path, Family], Any]] = {
 
 def _wrap(backend: Any, row: Family) -> Any:
     """One class for all: saved is the tokenizer itself, not arguments to rebuild it from."""
+    from tokenizers import AddedToken
     from tokenizers.processors import ByteLevel, TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     for token in row.roles.values():
         if backend.token_to_id(token) is None:
             raise InputError(f"tokenizer: no token {token!r}, which {row.title} needs")
+    known = [token for token in row.specials if backend.token_to_id(token) is not None]
+    backend.add_special_tokens([AddedToken(token, special=True) for token in known])
     if row.adds_bos:
         bos = row.roles["bos_token"]
         pair = (bos, backend.token_to_id(bos))
@@ -199,12 +230,36 @@ def _wrap(backend: Any, row: Family) -> Any:
         backend.post_processor = ByteLevel(trim_offsets=False)
     backend.no_truncation()
     backend.no_padding()
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         padding_side="left",
         clean_up_tokenization_spaces=False,
+        split_special_tokens=True,
         **row.roles,
     )
+    _check_text(made)
+    return made
+
+
+def _check_text(tokenizer: Any) -> None:
+    """InputError if text that spells a special token or a byte piece becomes its id."""
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    known = tokenizer.get_vocab()
+    pieces = [piece for piece in (*special, *BYTE_PIECES) if piece in known]
+    texts = [f"{piece}{piece} {piece}\na{piece}a" for piece in pieces]
+    made = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    for piece, ids, spans in zip(pieces, made["input_ids"], made["offset_mapping"], strict=True):
+        # A byte piece may well stand for one of these letters, but not for all of them.
+        whole = [index for index, span in zip(ids, spans, strict=True) if _size(span) == len(piece)]
+        if known[piece] in whole:
+            raise InputError(
+                f"tokenizer: text that spells {piece!r} becomes id {known[piece]}, which is not "
+                "for text; expected it to be split into ordinary tokens"
+            )
+
+
+def _size(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
 
 
 def check_model(source: Mapping[str, Any], family: str, size: str, folder: Path) -> int:
@@ -222,7 +277,7 @@ def check_model(source: Mapping[str, Any], family: str, size: str, folder: Path)
             f"families.{family}.models.{size}: teacher and student must share one tokenizer, but "
             f"the {family} tokenizer of this run and this model's differ: {error}"
         ) from None
-    return len(ours)
+    return vocabulary_size(ours)
 
 
 def texts(path: str | Path) -> Iterator[str]:
@@ -260,8 +315,8 @@ def main() -> None:
     stage.ready()
     with folder_lock(args.output):
         save(tokenizer, args.output)
-        stage.write(Path(args.output) / "provenance.json", vocabulary=len(tokenizer))
-    print(f"{args.output}: {len(tokenizer)} ids, EOS {tokenizer.eos_token!r}")
+        stage.write(Path(args.output) / "provenance.json", vocabulary=vocabulary_size(tokenizer))
+    print(f"{args.output}: {vocabulary_size(tokenizer)} ids, EOS {tokenizer.eos_token!r}")
 
 
 def check() -> None:

@@ -19,6 +19,7 @@ from atkd.reporting.table import (
     either,
     family_title,
     number,
+    wordless_note,
 )
 from atkd.runtime.files import InputError
 from atkd.statistics.estimates import (
@@ -30,6 +31,7 @@ from atkd.statistics.estimates import (
     estimates,
     sort_key,
     task_label,
+    wordless,
 )
 from atkd.tasks import AVERAGE_TITLES, AVERAGES
 
@@ -256,6 +258,7 @@ def agreement_table(run: Run) -> Table | None:
             "Correlation over single answers, all models and seeds pooled, and over the models' "
             f"means (each seed its own model). A dash: fewer than {LEAST} points, or all the same.",
             rated_part(documents),
+            *wordless_note(wordless(documents), run.world),
         ],
         frame,
     )

@@ -28,7 +28,7 @@ from atkd.reporting.table import (
     signed,
 )
 from atkd.statistics.comparisons import EXPLORATORY, GAIN, POOLED, base_of
-from atkd.statistics.estimates import KEYS, RunRecord, read_csv, save_csv, sort_key
+from atkd.statistics.estimates import KEYS, RunRecord, Scores, read_csv, save_csv, sort_key
 from atkd.statistics.intervals import RELIABLE_SEEDS
 from atkd.tasks import AVERAGES, open_ended
 
@@ -63,7 +63,7 @@ def controls(run: Run) -> Table:
         unsure = " (interval includes 0)" if row.low <= 0 <= row.high else ""
         numbers = [signed(row), number(row.detectable)]
         rows.append([family, row.kind, *numbers, row.mark + unsure])
-    text = [*notes(part, "score", run.world), detectable_note(part)] if len(part) else []
+    text = [*notes(part, "score", run.scores), detectable_note(part)] if len(part) else []
     return Table(
         f"Controls ({run.title}), average score",
         ["Family", "Expected", "Difference [interval]", "Detectable", "Mark"],
@@ -104,7 +104,7 @@ def gains(run: Run) -> Table:
         f"ATKD's gain ({run.title}), average score",
         ["Baseline", "Pair", *numbers, "Verdict"],
         [*pooled, None, *single] if single else pooled,
-        _about_gains(part, run.world),
+        _about_gains(part, run.scores),
         part,
     )
 
@@ -131,14 +131,14 @@ def _gain_row(row: Any) -> list[str]:
     ]
 
 
-def _about_gains(part: pd.DataFrame, world: bool) -> list[str]:
+def _about_gains(part: pd.DataFrame, scores: Scores) -> list[str]:
     if part.empty:
         return ["No method was run with ATKD and without."]
     tested = (part.verdict[part.kind == POOLED] != EXPLORATORY).sum()
     few = f"UNDECIDED: a verdict and a p-value need {RELIABLE_SEEDS} seeds."
     return [
         *([few] if part.seeds.min() < RELIABLE_SEEDS else []),
-        *notes(part, "score", world),
+        *notes(part, "score", scores),
         "Gain: with ATKD less without, same documents and seeds, in points. Top rows average "
         "pairs, which are taken as given, document by document and seed by seed. "
         f"{detectable_note(part)} {IQM}",
@@ -175,7 +175,7 @@ def grid(run: Run, family: str, metric: str, columns: list[str]) -> Table | None
         f"{family_title(family)}: {title} ({run.title})",
         ["Model", "Method", *(heads.get(c, c) for c in wide), "ATKD's gain", "Detectable"],
         _grid_rows(wide, found, about.digits),
-        [*notes(cells, metric, run.world), f"{text} {IQM}" if len(middle) else text],
+        [*notes(cells, metric, run.scores), f"{text} {IQM}" if len(middle) else text],
         wide.reset_index().merge(found[kept].add_prefix("gain_"), "left", KEYS),
     )
 
@@ -291,7 +291,7 @@ def published(run: Run) -> Table | None:
     text = [
         "Largest of several gains: its interval is not corrected for having been picked.",
         *([scale] if run.title != "paper" else []),
-        *([*notes(found, "score", run.world), detectable_note(found)] if len(found) else []),
+        *([*notes(found, "score", run.scores), detectable_note(found)] if len(found) else []),
     ]
     return Table(
         "Known numbers of the paper",

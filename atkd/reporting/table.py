@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from atkd.evaluation.metrics import METRICS
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import read_json, write_json, write_text
-from atkd.statistics.estimates import save_csv
+from atkd.statistics.estimates import Scores, save_csv, task_label
 from atkd.statistics.intervals import RELIABLE_SEEDS
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def probability(value: float) -> str:
     return "< 0.001" if value < 0.001 else number(value, 3)
 
 
-def notes(part: pd.DataFrame, metric: str, world: bool) -> list[str]:
+def notes(part: pd.DataFrame, metric: str, scores: Scores) -> list[str]:
     """What every table must say: metric, direction, documents, seeds, what intervals cover."""
     counts = part[part.tasks == 1].groupby("task", sort=False).documents.max()
     total = counted(counts.items()) or f"Documents: {part.documents.max()}"
@@ -134,8 +134,21 @@ def notes(part: pd.DataFrame, metric: str, world: bool) -> list[str]:
     return [
         f"{text} Averages give every task equal weight.",
         about + (FEW_SEEDS if few else ""),
-        *([ANALOGUES] if world else []),
+        *([ANALOGUES] if scores.record.world else []),
+        *wordless_note(scores.wordless_in(metric, part.task), scores.record.world),
     ]
+
+
+def wordless_note(found: Mapping[str, tuple[int, int]], world: bool) -> list[str]:
+    """How many of each task's references ROUGE-L cannot compare, if there are any."""
+    counts = [
+        f"{lack} of {total} references of {task_label(task, world)}"
+        for task, (lack, total) in found.items()
+    ]
+    text = (
+        "ROUGE-L compares words of letters a-z and digits alone; it is 0, whatever the answer, for"
+    )
+    return [f"{text} {', '.join(counts)}, which have none."] if counts else []
 
 
 def detectable_note(part: pd.DataFrame) -> str:

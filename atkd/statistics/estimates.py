@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.evaluation.metrics import METRICS
+from atkd.evaluation.metrics import METRICS, WORDLESS
 from atkd.methods import METHODS, title_of
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError, read_json, write_text
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
+ROUGE = "rouge_l"
 JUDGE = "judge"  # stands in for a task's own metric as its score wherever a judge ran
 RATED = "a language model's rating (100 x the answers' sum / the references')"
 KEYS = ["family", "student", "teacher", "method"]
@@ -150,7 +151,8 @@ class Scores:
     """Documents' values as matrices (runs R, documents D) per (task, metric), NaN where absent.
 
     A metric that is a ratio of sums has its numerators in `values` and its `denominators`. `own`
-    is the metric that a task's score is, `scored` the same in words.
+    is the metric that a task's score is, `scored` the same in words; `wordless` is what the
+    function of this name found.
     """
 
     record: RunRecord
@@ -160,6 +162,7 @@ class Scores:
     groups: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     own: dict[str, str] = field(default_factory=dict)
     scored: dict[str, str] = field(default_factory=dict)
+    wordless: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def columns(self) -> dict[str, list[str]]:
         """Column -> the tasks it averages: the paper's tasks that were run, averages, others."""
@@ -169,11 +172,19 @@ class Scores:
         others = sorted(found - set(AVERAGES["average"]))
         return {t: [t] for t in means.get("average", []) + others} | means
 
+    def wordless_in(self, metric: str, columns: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """The part of `wordless` that shows in columns of a metric: where that is ROUGE-L."""
+        tasks = {task for column in columns for task in self.columns()[column]}
+        if metric == "score":
+            tasks = {task for task in tasks if self.own.get(task) == ROUGE}
+        told = tasks if metric in ("score", ROUGE) else ()
+        return {task: counts for task, counts in self.wordless.items() if task in told}
+
     def metrics(self) -> list[str]:
         """What to estimate; ROUGE-L only beside a judge, for else it is the score itself."""
-        told = any(m == "rouge_l" and self.own.get(task) != m for task, m in self.values)
+        told = any(m == ROUGE and self.own.get(task) != m for task, m in self.values)
         shown = [name for name, row in METRICS.items() if row.estimated]
-        return [name for name in shown if told or name != "rouge_l"]
+        return [name for name in shown if told or name != ROUGE]
 
 
 def read_csv(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
@@ -220,6 +231,7 @@ def load(
     frame = read_csv(scores_path, SCORES)
     documents = read_csv(documents_path, DOCUMENTS)
     scores = Scores(read_record(record_path or Path(scores_path).with_name(RECORD)), {})
+    scores.wordless = wordless(documents)
     runs: dict[str, int] = {}
     for *cell, seed in frame[[*KEYS, "seed"]].drop_duplicates().itertuples(index=False):
         run = "/".join([*cell, str(seed)])
@@ -235,6 +247,14 @@ def load(
     for task in {task for task, _ in scores.values}:
         _score(scores, task)
     return scores
+
+
+def wordless(documents: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Tasks with references that ROUGE-L cannot compare -> how many, of how many."""
+    part = documents[documents.metric == WORDLESS].drop_duplicates(["task", "document"])
+    return {
+        str(task): (int((rows.value > 0).sum()), len(rows)) for task, rows in part.groupby("task")
+    }
 
 
 def _score(scores: Scores, task: str) -> None:

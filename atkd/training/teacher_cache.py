@@ -288,7 +288,8 @@ def main() -> None:
             data = instructions(str(args.data), tokenizer, settings.max_length, text)
             checkpoints.check_weights(args.teacher)
             dtype = settings.teacher_dtype
-            teacher = LiveTeacher.open(args.teacher, device, dtype, len(tokenizer))
+            vocabulary = tokenizers.vocabulary_size(tokenizer)
+            teacher = LiveTeacher.open(args.teacher, device, dtype, vocabulary)
         stage.ready()
         facts = {
             "identity": identity(args.teacher, args.data, args.text, dtype),

@@ -67,7 +67,7 @@ def open_teacher(
     theirs = tokenizers.open_tokenizer({"folder": args.teacher}, settings.family)
     tokenizers.same_vocabulary(tokenizer, theirs)
     dtype = settings.compute.teacher_dtype
-    return LiveTeacher.open(args.teacher, device, dtype, len(tokenizer))
+    return LiveTeacher.open(args.teacher, device, dtype, tokenizers.vocabulary_size(tokenizer))
 
 
 def open_cache(
@@ -124,7 +124,8 @@ def objective(
     cached = open_cache(args, settings, device) if recipe.cacheable else None
     if recipe.distils and (cached is None or recipe.student_fraction > 0):
         live = open_teacher(args, settings, device, tokenizer)
-    return make_objective(recipe.loss, recipe.settings, len(tokenizer), live, cached, args.seed)
+    vocabulary = tokenizers.vocabulary_size(tokenizer)
+    return make_objective(recipe.loss, recipe.settings, vocabulary, live, cached, args.seed)
 
 
 def supply_of(
@@ -170,7 +171,7 @@ def train(args: argparse.Namespace, given: dict[str, Any], name: str) -> None:
         device = checkpoints.pick_device(settings.compute.device)
         tokenizer = tokenizers.open_tokenizer({"folder": args.tokenizer}, settings.family)
         model = starting_model(args, settings, tokenizer)
-        checkpoints.check_head(model, len(tokenizer))
+        checkpoints.check_head(model, tokenizers.vocabulary_size(tokenizer))
         facts: dict[str, Any] = {"device": device, "parameters": model.num_parameters()}
         trains = args.role != "base" or "build" in settings.source
         job = set_up(args, settings, tokenizer, model, device) if trains else None

@@ -99,6 +99,50 @@ def test_evaluation_items_leave_training(root: Path, tmp_path: Path) -> None:
         prepared(root, tmp_path / "out", overlap="refuse")
 
 
+SPLITS = {
+    "instruction and input": ("Name a town", "in Norway."),
+    "all in the instruction": ("Name a town in Norway.", ""),
+    "all in the input": ("", "Name a town in Norway."),
+    "split elsewhere": ("Name a", "town in Norway."),
+    "other white space": ("Name a town\n", " in\tNorway. "),
+}
+SAME = pytest.mark.case(
+    "data",
+    "a test item `Name a town` + `in Norway.`; a training row that reads the same, split otherwise "
+    "into instruction and input",
+    "the row is removed from training and counted, or refused by `overlap: refuse`",
+)
+
+
+@SAME
+@pytest.mark.parametrize("item", SPLITS.values(), ids=SPLITS)
+@pytest.mark.parametrize("row", SPLITS.values(), ids=SPLITS)
+def test_items_are_compared_as_they_are_read(item: tuple[str, str], row: tuple[str, str]) -> None:
+    def made() -> prepare.Data:
+        train, held = ({"id": "a", "instruction": a, "input": b} for a, b in (row, item))
+        other = {"id": "b", "instruction": "Name a", "input": "town in Norway"}
+        return prepare.Data([train, other], [], {"dolly": [held]})
+
+    data = made()
+    assert prepare.separate(data) == 1 and [row["id"] for row in data.train] == ["b"]
+    assert data.notes == ["evaluation items found in training and removed: 1"]
+    with pytest.raises(InputError, match=r"train row 'a' is an item of dolly \(1 such rows\)"):
+        prepare.separate(made(), "refuse")
+
+
+@pytest.mark.case(
+    "data",
+    "items of MMLU, DROP and BBH as one instruction, DROP's passage before its question",
+    "removed from training and counted; the question of MMLU without its choices may be taught",
+)
+def test_items_with_shots_are_compared_as_they_are_read() -> None:
+    asked = ["Who bakes? a b c d", "Ann has 2 dogs. How many?", "How many? Ann has 2 dogs.", "b a"]
+    asked += ["Who bakes?", "Ann has 2 dogs."]
+    train = [{"id": text, "instruction": text, "input": ""} for text in asked]
+    data = prepare.Data(train, [], {"mmlu": [MMLU], "drop": [DROP], "bbh": [BBH]})
+    assert prepare.separate(data) == 4 and [row["id"] for row in data.train] == asked[4:]
+
+
 def test_a_new_task_with_files_is_a_row(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

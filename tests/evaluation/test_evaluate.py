@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import with_a_hole
 
 from atkd.data import prepare, prompts, sequences
 from atkd.data.prompts import PromptSettings
@@ -374,6 +375,59 @@ def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
         return tokenizer, generation.decode(
             model, ids, mask, [new_tokens] * len(ids), tokenizer, generation.likeliest
         )
+
+
+@pytest.mark.case(
+    "text",
+    "a reference, and an answer, with the id 324 of a tokenizer of 320 tokens",
+    "it has its share of the softmax over 325 rows, and is emitted where it is the likeliest",
+)
+def test_ids_beyond_a_hole_keep_their_probability(places: Any, tmp_path: Path) -> None:
+    family, (folder, _) = places
+    model = checkpoints.load(folder)
+    tokenizer = with_a_hole(evaluate.models_tokenizer(folder), family, tmp_path)
+    prompt = tokenizers.encode_prompt(tokenizer, "Say it.")
+    (found,) = evaluate.log_likelihoods(model, [(prompt, [324])], tokenizer, CONTEXT)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([prompt])).logits[0, -1]
+    shares = logits[:325].softmax(-1)
+    assert math.exp(found.nats) == pytest.approx(float(shares[324]), rel=1e-4)
+    seen = []
+
+    def choose(logits_bV: torch.Tensor, rows_b: torch.Tensor, step: int) -> torch.Tensor:
+        seen.append(logits_bV.softmax(-1)[0, 324].item())
+        return torch.full((1,), 324)
+
+    ids, mask = generation.padded([prompt], tokenizer.pad_token_id, left=True)
+    answer = generation.decode(model, ids, mask, [1], tokenizer, choose)
+    assert answer.tolist() == [[324]] and seen == [pytest.approx(float(shares[324]), rel=1e-4)]
+    (token,) = tokenizer.convert_ids_to_tokens([324])
+    assert tokenizer.decode([324]) == token.replace("\u0120", " ")
+    assert tokenizer.batch_decode([[322, 324]]) == [tokenizer.decode([324])]  # no token is there
+
+
+@pytest.mark.case(
+    "text",
+    "an evaluation prompt and a reference that spell `</s>` and `<|endoftext|>`",
+    "the model reads them as ordinary tokens, through lm-eval too",
+)
+def test_special_tokens_in_prompts_and_references_are_text(places: Any, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    family, (folder, _) = places
+    row = {"id": "d", "instruction": "Say <s></s><|endoftext|>.", "input": "</s>"}
+    tokenizer = tokenizers.open_tokenizer({"folder": str(folder)}, family)
+    settings = PromptSettings.of({"context": CONTEXT, "max_new_tokens": {"generation": 16}})
+    ((made,), _) = prompts.build("dolly", [row | {"output": "a</s>b"}], tokenizer, settings)
+    model = checkpoints.load(folder)
+    builtin = HFLM(pretrained=model, tokenizer=tokenizer, max_length=CONTEXT, backend="causal")
+    view = evaluate.language_model(model, evaluate.models_tokenizer(folder), CONTEXT, 4)
+    bos = len(tokenizers.encode_prompt(tokenizer, ""))
+    (ids,) = view.encode([SimpleNamespace(args=(made["prompt"],))])
+    assert len(ids) == made["tokens"] and not set(tokenizer.all_special_ids) & set(ids[bos:])
+    assert builtin.tok_encode(made["prompt"]) == ids
+    (scored,) = view.loglikelihood([SimpleNamespace(args=(made["prompt"], made["response"]))])
+    assert len(scored.bits) == len(tokenizers.encode_response(tokenizer, "a</s>b")) - 1 > 3
 
 
 def test_spare_rows_are_never_emitted(places: Any) -> None:

@@ -24,6 +24,26 @@ def test_rouge_l_by_hand() -> None:
     assert metrics.rouge_l("cat on mat", "a cat the mat") == pytest.approx(100 * 4 / 7)
 
 
+@pytest.mark.case(
+    "data",
+    "two of three references in Chinese or of emoji, answered with the very same text",
+    "ROUGE-L 0 for both, as rouge-score has it; `wordless_references` is 66.7 % of 3 in scores.csv",
+)
+def test_references_without_a_word_are_counted(tmp_path: Path) -> None:
+    texts = ["\u4f60\u597d\u3002", "\U0001f600!", "4 \u4f60"]
+    rows = [sample(str(n), text) | {"target": text} for n, text in enumerate(texts)]
+    write_jsonl(tmp_path / "dolly.jsonl", rows)
+    found = scored(tmp_path)
+    assert found["rouge_l"]["value"] == pytest.approx(100 / 3)
+    assert found["wordless_references"]["value"] == pytest.approx(200 / 3)
+    assert found["wordless_references"]["n"] == 3
+    write_jsonl(tmp_path / "dolly.jsonl", rows[2:])
+    assert "wordless_references" not in scored(tmp_path)
+    (tmp_path / "dolly.jsonl").unlink()
+    write_jsonl(tmp_path / "mmlu.jsonl", rows)
+    assert "wordless_references" not in scored(tmp_path)  # its metric reads any text
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_rouge_l_equals_the_package() -> None:
     rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import with_a_hole
 
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import InputError
@@ -51,6 +52,19 @@ def test_rows_beyond_the_tokenizer_never_get_probability(tokenizer: Any) -> None
     assert checkpoints.project(model, hidden, 264).shape == (3, 264)
     with pytest.raises(InputError, match="300 embedding rows; expected at least"):
         checkpoints.check_head(model, 301)
+
+
+@pytest.mark.case(
+    "text",
+    "`build.rows: 264` with a tokenizer of 264 tokens whose largest id is 268",
+    "config key build.rows: found 264; expected at least the tokenizer's 269",
+)
+def test_rows_cover_the_largest_id(tokenizer: Any, tmp_path: Path, says: str) -> None:
+    holed = with_a_hole(tokenizer, "pythia", tmp_path)
+    model = checkpoints.build("pythia", shape(), holed, 32, 1)
+    assert len(checkpoints.head(model).weight) == 269
+    with pytest.raises(InputError, match=says):
+        checkpoints.build("pythia", shape(rows=264), holed, 32, 1)
 
 
 def test_a_folder_that_is_missing_is_named(tokenizer: Any, tmp_path: Path) -> None:

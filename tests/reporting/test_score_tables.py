@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import NOW, drawn, write_run
+from made_runs import NOW, change_record, drawn, write_run
 
 from atkd.reporting import score_tables
 from atkd.reporting.inputs import run_in
@@ -69,6 +69,37 @@ def test_tables_say_what_they_are(run: Path, tmp_path: Path) -> None:
     assert r"$\leftarrow$" in latex
     assert "95 \\%" in latex
     assert "Unseen (world)" in found["extra_opt"].heads
+
+
+def add_metric(folder: Path, task: str, metric: str, values: list[float]) -> None:
+    """A further metric of a task's first documents, the same for every run."""
+    frame = pd.read_csv(folder / "documents.csv.gz", keep_default_na=False)
+    part = frame[(frame.task == task) & (frame.metric == "rouge_l")].assign(metric=metric)
+    part["value"] = part.document.map({f"d{n:03d}": value for n, value in enumerate(values)})
+    pd.concat([frame, part]).to_csv(folder / "documents.csv.gz", index=False)
+
+
+@pytest.mark.case(
+    "data",
+    "a task with two references of four that have no Latin letter and no digit, in its tables",
+    "ROUGE-L compares words of letters a-z and digits alone; it is 0, whatever the answer, for 2 "
+    "of 4 references of Koala (world), which have none.",
+)
+def test_references_rouge_cannot_read_are_said_under_the_table(tmp_path: Path, says: str) -> None:
+    options = {"families": ("opt",), "documents": 4, "tasks": ("dolly", "koala", "bbh", "unseen")}
+    folder = write_run(tmp_path / "run", **options)
+    before = drawn(folder, tmp_path / "before")
+    add_metric(folder, "koala", "wordless_references", [100.0, 0.0, 100.0, 0.0])
+    after = drawn(folder, tmp_path / "after")
+    for name, table in after.items():
+        told = name in ("main_opt", "gains", "controls")
+        assert [note for note in table.notes if note != says] == before[name].notes
+        assert (says in table.notes) == told, name
+    add_metric(folder, "koala", "judge", [50.0] * 4)
+    change_record(folder, judge=True)
+    rated = drawn(folder, tmp_path / "rated")
+    assert says not in rated["main_opt"].notes and says in rated["rouge_l_opt"].notes
+    assert says in rated["judge_agreement"].notes
 
 
 def test_controls_in_and_out_of_order(run: Path, tmp_path: Path) -> None:
