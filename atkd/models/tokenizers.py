@@ -7,14 +7,16 @@ around a text here, BOS and EOS, has a special id.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from atkd.models.families import FAMILIES, Family, family_of
-from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json
+from atkd.runtime.files import InputError, check_fetched, folder_lock, read_jsonl, write_json
 from atkd.runtime.provenance import Stage
 
 BYTE_PIECES = [f"<0x{value:02X}>" for value in range(256)]  # of SentencePiece, for unknown letters
@@ -80,9 +82,10 @@ def open_saved(folder: str | Path) -> Any:
     """The tokenizer that `save` wrote, of whatever family."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True, split_special_tokens=True
-    )
+    with opening(folder):
+        return AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, split_special_tokens=True
+        )
 
 
 @functools.lru_cache(maxsize=8)
@@ -143,6 +146,24 @@ def _by_id(tokenizer: Any) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
+@contextlib.contextmanager
+def opening(place: str | Path) -> Iterator[None]:
+    """Turns what libraries raise of a tokenizer's files into an InputError."""
+    if Path(place).is_dir():
+        check_fetched(Path(place))
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers raises nothing narrower
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        own = f"tokenizers {version('tokenizers')}"
+        raise InputError(
+            f"tokenizer: {place} cannot be opened by {own} ({lines[0]}); expected whole files of "
+            "that version or an earlier one"
+        ) from None
+
+
 def _from_folder(folder: Path) -> Any:
     if not folder.is_dir():
         raise InputError(f"tokenizer.folder: {folder} is not a folder")
@@ -158,11 +179,8 @@ def _from_hub(name: str, revision: str) -> Any:
 def _from_pretrained(name: str, **where: Any) -> Any:
     from transformers import AutoTokenizer
 
-    try:
+    with opening(name):
         found = AutoTokenizer.from_pretrained(name, **where)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"tokenizer: {name} cannot be opened ({reason})") from None
     if not found.is_fast:
         raise InputError(f"tokenizer: {name} is a {type(found).__name__}, which has no fast form")
     backend = found.backend_tokenizer
@@ -176,7 +194,8 @@ def _from_raw(folder: Path, row: Family) -> Any:
     for name in row.files:
         if not (folder / name).is_file():
             raise InputError(f"tokenizer.files: {folder / name} not found (needed by {row.title})")
-    backend = FORMATS[row.files](folder, row)
+    with opening(folder):
+        backend = FORMATS[row.files](folder, row)
     size = vocabulary_size(backend)
     if row.real_size is not None and size != row.real_size:
         raise InputError(f"{folder}: found {size} ids, expected {row.real_size} ({row.title})")

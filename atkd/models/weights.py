@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from atkd.runtime.files import InputError, read_json
+from atkd.runtime.files import InputError, check_fetched, read_json, starts_with
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SINGLE, INDEX, OLD = "model.safetensors", "model.safetensors.index.json", "pytorch_model*.bin"
-POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 
 
 def check_files(folder: Path) -> None:
@@ -30,9 +29,7 @@ def check_files(folder: Path) -> None:
 
     Also a weight of integers, which stands for another number, unless the configuration says how.
     """
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and read_start(path).startswith(POINTER):
-            raise InputError(f"{path}: a Git LFS pointer; expected the file, see `git lfs pull`")
+    check_fetched(folder)
     config = folder / "config.json"
     quantised = config.is_file() and "quantization_config" in read_json(config)
     for path in tensor_files(folder):
@@ -43,14 +40,8 @@ def check_files(folder: Path) -> None:
                 f"{path}: {weights[0]} holds integers; expected floating-point numbers"
             )
     for path in sorted(folder.glob(OLD)):
-        if read_start(path).startswith(b"PK") and not zipfile.is_zipfile(path):
+        if starts_with(path, b"PK") and not zipfile.is_zipfile(path):
             raise InputError(f"{path}: not whole; expected all of a checkpoint saved by torch")
-
-
-def read_start(path: Path) -> bytes:
-    """The first bytes of a file."""
-    with open(path, "rb") as handle:
-        return handle.read(len(POINTER))
 
 
 def tensor_files(folder: Path) -> list[Path]:

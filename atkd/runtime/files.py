@@ -15,8 +15,24 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
+LFS_POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
+
+
 class InputError(ValueError):
     """Bad input from outside: names the key or file, the value found, what was expected."""
+
+
+def starts_with(path: Path, start: bytes) -> bool:
+    """Whether a file begins with these bytes."""
+    with open(path, "rb") as handle:
+        return handle.read(len(start)) == start
+
+
+def check_fetched(folder: Path) -> None:
+    """InputError naming the first file of a folder that Git LFS has not fetched."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and starts_with(path, LFS_POINTER):
+            raise InputError(f"{path}: a Git LFS pointer; expected the file, see `git lfs pull`")
 
 
 @contextlib.contextmanager

@@ -486,3 +486,60 @@ def test_any_text_comes_back_and_holds_no_special_id(kind: Any, family: str) -> 
         assert tok.decode(ids, skip_special_tokens=True) == as_kept(kind, family, text)
 
     check()
+
+
+def newer(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found["model"]["type"] = "BPE2"
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(
+            newer,
+            marks=pytest.mark.case(
+                "text",
+                "tokenizer.json in the format of a newer library",
+                "(data did not match any variant of untagged enum ModelUntagged at line",
+            ),
+        ),
+        pytest.param(
+            lambda path: os.truncate(path, 500),
+            marks=pytest.mark.case(
+                "text",
+                "tokenizer.json cut off",
+                "expected whole files of that version or an earlier one",
+            ),
+        ),
+        pytest.param(
+            lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid 4d7a\n"),
+            marks=pytest.mark.case(
+                "text",
+                "tokenizer.json that Git LFS has not fetched",
+                "tokenizer.json: a Git LFS pointer; expected the file, see `git lfs pull`",
+            ),
+        ),
+        pytest.param(
+            lambda path: path.unlink(),
+            marks=pytest.mark.case(
+                "text",
+                "A tokenizer's folder without tokenizer.json",
+                "(Couldn't instantiate the backend tokenizer from one of: )",
+            ),
+        ),
+    ],
+)
+def test_files_that_no_tokenizer_can_be_read_from_are_named(
+    damage: Callable[[Path], Any], tmp_path: Path, says: str
+) -> None:
+    tokenizers.save(trained("llama"), tmp_path)
+    damage(tmp_path / "tokenizer.json")
+    for open_it in (
+        lambda: tokenizers.open_tokenizer({"folder": str(tmp_path)}, "llama"),
+        lambda: tokenizers.open_saved(tmp_path),
+    ):
+        with pytest.raises(InputError) as error:
+            open_it()
+        assert says in str(error.value) and str(tmp_path) in str(error.value)
