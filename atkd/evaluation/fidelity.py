@@ -108,6 +108,8 @@ def view(folder: Path, texts: Sequence[Text], vocabulary: int, settings: Fidelit
                 found[index] = hidden_Td[first : first + len(text.response)].clone()
         weight, bias = checkpoints.head_rows(model, vocabulary)
         hidden_Nd = torch.cat([found[index] for index in range(len(texts))])
+        if not hidden_Nd.isfinite().all():
+            raise InputError(f"model {folder}: its hidden states on references are not finite")
         return View(hidden_Nd, weight.clone(), None if bias is None else bias.clone())
 
 
@@ -125,7 +127,8 @@ def compare(reference: View, other: View) -> tuple[Tensor, Tensor, Tensor]:
             log_p, log_q = reference.log_p(rows), other.log_p(rows)
             p = log_p.exp()
             same = (log_p.argmax(-1) == log_q.argmax(-1)).float()
-            bits = torch.stack([(p * (log_p - log_q)).sum(-1), -(p * log_p).sum(-1)]) / math.log(2)
+            terms = [(p * each).masked_fill(p == 0, 0.0) for each in (log_p - log_q, log_p)]
+            bits = torch.stack([terms[0].sum(-1), -terms[1].sum(-1)]) / math.log(2)
             parts.append(torch.stack([bits[0], same, bits[1]]).cpu())
     return tuple(torch.cat(parts, dim=1).double())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -24,7 +25,15 @@ from atkd.evaluation.metrics import (
     calibration_error,
     metric_row,
 )
-from atkd.runtime.files import InputError, open_text, read_json, read_jsonl, write_csv, write_json
+from atkd.runtime.files import (
+    InputError,
+    naming,
+    open_text,
+    read_json,
+    read_jsonl,
+    write_csv,
+    write_json,
+)
 from atkd.tasks import AVERAGES, TASKS, open_ended, row_of
 
 Row = dict[str, Any]
@@ -152,6 +161,8 @@ def value_of(row: Row) -> Value:
 def task_score(task: str, metric: str, rows: list[Row]) -> Row:
     """One task's score row of a metric."""
     value = aggregate(task, metric, [(row["group"], value_of(row)) for row in rows])
+    if not math.isfinite(value):
+        raise InputError(f"{task}: {metric} is {value} over its documents; expected a number")
     return {"task": task, "metric": metric, "value": value, "n": len(rows)}
 
 
@@ -276,6 +287,15 @@ def all_documents(
     }
 
 
+def score_rows(config: str, run: str, rows: list[Row]) -> Iterator[Row]:
+    """One run's rows of scores.csv; InputError names the run."""
+    names = dict(zip(RUN_COLUMNS, (config, *run.split("/")), strict=True))
+    with naming(run):
+        found = scores_of(rows)
+    for row in found:
+        yield names | row | {"value": f"{row['value']:.6f}"}
+
+
 def collect(
     record: Row,
     results: Path,
@@ -291,13 +311,7 @@ def collect(
     runs = all_documents(results, paths, exact, judge)
     documents = [{"run": run} | row for run, rows in runs.items() for row in rows]
     _check_judged(documents)
-    scores = [
-        dict(zip(RUN_COLUMNS, (config, *run.split("/")), strict=True))
-        | row
-        | {"value": f"{row['value']:.6f}"}
-        for run, rows in runs.items()
-        for row in scores_of(rows)
-    ]
+    scores = [row for run, rows in runs.items() for row in score_rows(config, run, rows)]
     write_csv(results / "documents.csv.gz", ("run", *DOCUMENT_COLUMNS), documents)
     write_csv(results / "costs.csv", COST_COLUMNS, costs_of(results, runs))
     write_json(results / "run.json", record)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-
 LFS_POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 
 

@@ -187,3 +187,21 @@ def test_command_line(places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rows = list(csv.DictReader(text.splitlines()))
     assert len(rows) == 7 and sorted(one.splitlines()) == sorted(text.splitlines())
     assert json.loads((tmp_path / "one.provenance.json").read_text())["stage"] == "fidelity"
+
+
+@pytest.mark.case(
+    "model",
+    "Fidelity to a teacher that bans tokens by logits of -inf",
+    "as with -1e9 in their place; against a student that bans others: inf",
+)
+def test_banned_tokens_count_as_those_of_no_probability() -> None:
+    noise = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(5, 8, generator=noise), torch.randn(11, 8, generator=noise)
+    bias = torch.zeros(11).index_fill_(0, torch.tensor([3, 7]), -math.inf)
+    student = fidelity.View(hidden.flip(0), weight, None)
+    banning, low = (fidelity.View(hidden, weight, b) for b in (bias, bias.clamp(min=-1e9)))
+    for found, wanted in zip(
+        fidelity.compare(banning, student), fidelity.compare(low, student), strict=True
+    ):
+        assert found.isfinite().all() and torch.equal(found, wanted)
+    assert fidelity.compare(student, banning)[0].tolist() == [math.inf] * 5

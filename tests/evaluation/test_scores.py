@@ -163,3 +163,17 @@ def test_command_line_loads_nothing_heavy(results: Path) -> None:
     heavy = ["torch", "numpy", "pandas", "nltk", "rouge_score", "transformers", "lm_eval"]
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.case(
+    "data",
+    "A document's value that is NaN in documents.csv.gz (it became the score)",
+    "bbh: prefix_match is nan over its documents; expected a number",
+)
+def test_a_value_that_is_no_number_is_not_averaged(results: Path, says: str) -> None:
+    path = results / "runs/opt/125m/-/sft/1/documents.csv.gz"
+    rows = scores.read_documents(path)
+    rows[0]["value"] = "nan"
+    write_csv(path, scores.DOCUMENT_COLUMNS, rows)
+    with pytest.raises(InputError, match=f"opt/125m/-/sft/1: {says}"):
+        collected(results)
