@@ -60,6 +60,15 @@ def starting_model(args: argparse.Namespace, settings: TrainingSettings, tokeniz
     return checkpoints.open_source(settings.source, settings.family, tokenizer, context, args.seed)
 
 
+def check_router(model: Any) -> None:
+    """InputError if the model's own training adds a loss that trainings here do not have."""
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        raise InputError(
+            f"model {type(model).__name__}: its configuration asks for the router's auxiliary loss "
+            "(output_router_logits), which trainings here do not add; expected false"
+        )
+
+
 def open_teacher(
     args: argparse.Namespace, settings: TrainingSettings, device: str, tokenizer: Any
 ) -> LiveTeacher:
@@ -171,6 +180,7 @@ def train(args: argparse.Namespace, given: dict[str, Any], name: str) -> None:
         device = checkpoints.pick_device(settings.compute.device)
         tokenizer = tokenizers.open_tokenizer({"folder": args.tokenizer}, settings.family)
         model = starting_model(args, settings, tokenizer)
+        check_router(model)
         checkpoints.check_head(model, tokenizers.vocabulary_size(tokenizer))
         facts: dict[str, Any] = {"device": device, "parameters": model.num_parameters()}
         trains = args.role != "base" or "build" in settings.source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from accelerate.state import AcceleratorState
 
 from atkd import methods
@@ -452,6 +454,25 @@ def test_another_tokenizer_is_refused(world: Path, tmp_path: Path) -> None:
     foreign = trained(world, "opt", "teacher")
     with pytest.raises(InputError, match="tokenizer"):
         run(world, "llama", "student", tmp_path / "x", teacher=str(foreign), **shared)
+
+
+@pytest.mark.case(
+    "loss",
+    "A run's model with experts whose configuration asks for the router's auxiliary loss",
+    "its configuration asks for the router's auxiliary loss (output_router_logits), which trainings "
+    "here do not add",
+)
+def test_a_routers_loss_is_refused_where_it_would_be_dropped(says: str) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
+    for asked in (True, False):
+        config = transformers.MixtralConfig(**shape, vocab_size=280, output_router_logits=asked)
+        model = transformers.MixtralForCausalLM(config)
+        if asked:
+            with pytest.raises(InputError, match=re.escape(says)):
+                train.check_router(model)
+        else:
+            train.check_router(model)
 
 
 def test_damaged_and_unfinished_models_are_refused(world: Path, tmp_path: Path) -> None:
