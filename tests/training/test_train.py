@@ -459,8 +459,8 @@ def test_another_tokenizer_is_refused(world: Path, tmp_path: Path) -> None:
 @pytest.mark.case(
     "loss",
     "A run's model with experts whose configuration asks for the router's auxiliary loss",
-    "its configuration asks for the router's auxiliary loss (output_router_logits), which trainings "
-    "here do not add",
+    "its configuration asks for the router's auxiliary loss (output_router_logits), which "
+    "trainings here do not add",
 )
 def test_a_routers_loss_is_refused_where_it_would_be_dropped(says: str) -> None:
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
