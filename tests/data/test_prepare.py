@@ -49,8 +49,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def prepared(root: Path, folder: Path, **settings: Any) -> dict[str, Any]:
-    return prepare.prepare("local", {"data_root": str(root)} | settings, 1, folder)
+def prepared(root: Path, folder: Path, /, **settings: Any) -> dict[str, Any]:
+    given = {"root": str(root / "data"), "pretrain": "text_novels"} | settings
+    return prepare.prepare("local", given, 1, folder)
 
 
 def test_local_layout(root: Path, tmp_path: Path) -> None:
@@ -118,7 +119,9 @@ def test_a_new_task_with_files_is_a_row(
 
 def test_blank_pages_are_left_out(root: Path, tmp_path: Path) -> None:
     write(root / "data/text_novels/train.jsonl.gz", [{"text": "One."}, {"text": " \n"}])
-    assert "pretrain: 1 blank pieces left out" in prepared(root, tmp_path / "out")["notes"]
+    assert (
+        "pretrain: 1 rows with a blank text left out" in prepared(root, tmp_path / "out")["notes"]
+    )
 
 
 def _append(name: str, line: str) -> Callable[[Path], None]:
@@ -169,11 +172,12 @@ def test_bad_files(case: str, root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data_root": "/nowhere"}, "data_root: found /nowhere, expected a folder"),
-        ({"train": "alpaca"}, "found 'alpaca', expected one of alpaca_davinci003"),
-        ({"tasks": ["dolly", "gsm8k"]}, "found 'gsm8k', expected dolly"),
-        ({"limits": {"dolly": 0}}, "limits.dolly: found 0, expected at least 1"),
+        ({"root": "/nowhere"}, "data.settings.root: found /nowhere, expected a folder"),
+        ({"train": "alpaca"}, "data/alpaca not found; .*, or one of alpaca_davinci003"),
+        ({"tasks": ["dolly", "gsm8k"]}, "found \"gsm8k\"; expected one of .'dolly'"),
+        ({"limits": {"dolly": 0}}, "limits.dolly: found 0; expected a number of at least 1"),
         ({"limits": {"doly": 1}}, "no file 'doly' to limit"),
+        ({"limits": {"bbh": 1}}, "its shots are its first rows; set evaluation.limit.bbh"),
     ],
 )
 def test_bad_settings(settings: dict, message: str, root: Path, tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_bad_settings(settings: dict, message: str, root: Path, tmp_path: Path) 
 
 def test_no_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATKD_DATA", raising=False)
-    with pytest.raises(InputError, match="data_root: found nothing, expected a folder"):
+    with pytest.raises(InputError, match="data.settings.root: found nothing, expected a folder"):
         prepare.prepare("local", {}, 1, tmp_path)
 
 
@@ -198,12 +202,12 @@ def test_hub_layout_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write(hub / "drop/test.jsonl", [{"passage": "P.", "q": "Q?", "spans": {"text": ["2", "2"]}}])
     notes: list[str] = []
     entries = [{"id": str(hub), "configs": ["sort"], "splits": ["test"]}]
-    rows = prepare.canonical("bbh", sources.read_entries("bbh", entries, tmp_path, notes))
+    rows = prepare.canonical("bbh", sources.read_entries(entries, tmp_path, notes))
     assert rows == [{"id": "bbh-0", "task": "sort", "input": "b a", "target": "a b"}]
     assert notes == [f"unpinned: {hub} at revision main"]
     columns = {"question": "q", "answers": "spans.text"}
     entries = [{"file": str(hub / "drop/test.jsonl"), "columns": columns}]
-    rows = prepare.canonical("drop", sources.read_entries("drop", entries, tmp_path, notes))
+    rows = prepare.canonical("drop", sources.read_entries(entries, tmp_path, notes))
     assert rows[0]["question"] == "Q?" and rows[0]["answers"] == ["2", "2"]
 
 
@@ -212,7 +216,7 @@ def test_pretrained_models_need_no_text(root: Path, tmp_path: Path) -> None:
     entries["tasks"] = {"drop": [{"file": str(root / "data/drop/dev.jsonl.gz")}]}
     manifest = prepare.prepare("hub", entries, 1, tmp_path / "out")
     assert manifest["files"]["pretrain.jsonl"]["rows"] == 0
-    with pytest.raises(InputError, match=r"data.settings.tasks: missing"):
+    with pytest.raises(InputError, match=r"data.settings: 'tasks' is a required property"):
         prepare.prepare("hub", {"train": entries["train"]}, 1, tmp_path / "out")
 
 
@@ -264,12 +268,13 @@ def test_download_resumes_and_verifies(server: str, tmp_path: Path) -> None:
     assert path.read_bytes() == body and os.listdir(folder) == [path.name]
     sources.download(entry, folder)
     assert Ranged.asked == ["bytes=100-"]  # resumed once, then found
-    assert len(prepare.canonical("train", sources.read_entries("train", [entry], folder, []))) == 20
+    assert len(prepare.canonical("train", sources.read_entries([entry], folder, []))) == 20
     wrong = entry | {"sha256": "0" * 64}
     with pytest.raises(InputError, match=f"sha256 is {entry['sha256']}, expected 0000"):
         sources.download(wrong, folder)
-    with pytest.raises(InputError, match="sha256 is missing"):
-        sources.download({"url": entry["url"]}, folder)
+    settings = {"train": {"url": entry["url"]}, "tasks": {"dolly": "dolly.jsonl"}}
+    with pytest.raises(InputError, match=r"train\.0\.sha256: missing; expected the 64 hex digits"):
+        config.checked_data("url", settings)
     with pytest.raises(InputError, match="cannot be fetched"):
         sources.download(entry | {"url": "http://127.0.0.1:1/x.json"}, tmp_path / "other")
 

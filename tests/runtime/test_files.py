@@ -35,7 +35,7 @@ def test_rows_come_back_and_gzip_is_byte_reproducible(tmp_path: Path) -> None:
         ('{"a": 1}\n{"a": \n', r"bad\.jsonl:2: not valid JSON \(.*\): '{\"a\":'"),
         ('{"a": 1}\n[1]\n', r"bad\.jsonl:2: found list, expected a JSON object"),
         ('{"b": 1}\n', r"bad\.jsonl:1: field 'a' is missing; expected a"),
-        ('{"a": 1}\n\n', r"bad\.jsonl:2: not valid JSON"),
+        ('\ufeff{"a": 1}\n\n{"a": \n', r"bad\.jsonl:3: not valid JSON"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -47,11 +47,6 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_are_missing_or_not_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl: file not found"):
         list(files.read_jsonl(tmp_path / "none.jsonl"))
-    (tmp_path / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00")
-    (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}\n')
-    for name in ("cut.jsonl.gz", "latin.jsonl"):
-        with pytest.raises(InputError, match=f"{name}: cannot be read as UTF-8 JSON lines"):
-            list(files.read_jsonl(tmp_path / name))
     (tmp_path / "bad.json").write_text('{\n"a": 1,\n}')
     with pytest.raises(InputError, match=r"bad\.json:\d: not valid JSON"):
         files.read_json(tmp_path / "bad.json")
