@@ -16,6 +16,7 @@ from typing import Any
 from atkd.runtime.files import InputError
 
 DEEPEST = 20  # levels of a value
+LARGEST = 10**18  # so that a whole number is one in 64 bits
 Node = Mapping[str, Any]
 
 
@@ -65,8 +66,8 @@ def _plain(value: Any, path: list[str]) -> Any:
         return _text(value, key)
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{key}: found {value}; expected a finite number")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise InputError(f"{key}: found a number of {value.bit_length()} bits; expected at most 63")
+    if isinstance(value, int | float) and abs(value) >= LARGEST:
+        raise InputError(f"{key}: found too large a number; expected one below {LARGEST:.0e}")
     if value is None or isinstance(value, bool | int | float):
         return value
     raise InputError(f"{key}: found {value} ({type(value).__name__}); expected text, in quotes")

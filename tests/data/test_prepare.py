@@ -187,7 +187,7 @@ def test_bad_settings(settings: dict, message: str, root: Path, tmp_path: Path) 
 
 def test_no_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATKD_DATA", raising=False)
-    with pytest.raises(InputError, match="data.settings.root: found nothing, expected a folder"):
+    with pytest.raises(InputError, match=r"data\.settings\.root: found nothing, expected a folder"):
         prepare.prepare("local", {}, 1, tmp_path)
 
 
