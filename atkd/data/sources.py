@@ -39,7 +39,13 @@ def read_file(path: str | Path, kind: str = "") -> Iterator[Placed]:
 
 def _listed(path: str | Path) -> list[Row]:
     """The rows of a JSON list."""
-    rows = read_json(path)
+    try:
+        rows = read_json(path)
+    except InputError as error:
+        hint = (
+            "; lines of JSON end in .jsonl, or set `format`" if "Extra data" in str(error) else ""
+        )
+        raise InputError(f"{error}{hint}") from None
     if not isinstance(rows, list):
         raise InputError(f"{path}: found {type(rows).__name__}, expected a list of objects")
     return rows

@@ -279,6 +279,89 @@ def test_download_resumes_and_verifies(server: str, tmp_path: Path) -> None:
         sources.download(entry | {"url": "http://127.0.0.1:1/x.json"}, tmp_path / "other")
 
 
+@pytest.mark.case("data", "an address `...train.json?download=true`", "the JSON list train.json")
+def test_an_address_is_known_by_its_path(server: str, tmp_path: Path) -> None:
+    body = json.dumps(TRAIN).encode()
+    (tmp_path / "my train.json").write_bytes(body)
+    digest = hashlib.sha256(body).hexdigest()
+    entry = {"url": f"{server}/my%20train.json?download=true#top", "sha256": digest}
+    rows = list(sources.read_entries([entry], tmp_path / "got", []))
+    assert len(rows) == 20 and os.listdir(tmp_path / "got") == [f"{digest[:12]}-my train.json"]
+    (tmp_path / "content").write_bytes(body)
+    entry = {"url": f"{server}/content", "sha256": digest, "format": "json"}
+    assert len(list(sources.read_entries([entry], tmp_path / "got", []))) == 20
+
+
+BLANK = [
+    pytest.param("", marks=pytest.mark.case(
+        "data", "a blank `output`", "response is empty, expected text "
+        "(data.settings.blank_output: drop leaves such rows out)")),
+    pytest.param(None, marks=pytest.mark.case(
+        "data", "`\"output\": null`", "field 'output' is missing; expected instruction, input")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("output", BLANK)
+@pytest.mark.parametrize("source", ["local", "hub"])
+def test_blank_outputs_follow_a_setting(
+    source: str, output: str | None, says: str, root: Path, tmp_path: Path
+) -> None:
+    path = root / "data/mine.jsonl"
+    write(path, [{"instruction": "Say it.", "output": output}, *TRAIN, TRAIN[0] | {"output": " "}])
+    write(root / "data/test.jsonl", [GENERATION, GENERATION | {"output": "\n"}])
+    settings: dict[str, Any] = {"train": str(path)}
+    settings["tasks"] = {"dolly": str(root / "data/test.jsonl")}
+    if source == "local":
+        settings["root"] = str(root)
+    with pytest.raises(InputError) as caught:
+        prepare.prepare(source, settings, 1, tmp_path / "out")
+    assert f"{path}:1: {says}" in str(caught.value)
+    manifest = prepare.prepare(source, settings | {"blank_output": "drop"}, 1, tmp_path / "out")
+    assert "train: 2 rows with a blank output left out" in manifest["notes"]
+    assert "dolly: 1 rows with a blank output left out" in manifest["notes"]
+    assert manifest["files"]["train.jsonl"]["rows"] == 20
+
+
+def test_entries_of_a_list_must_be_text(root: Path, tmp_path: Path) -> None:
+    write(root / "data/mmlu/dev.jsonl.gz", [MMLU | {"choices": ["a", "b", "c", 4]}])
+    with pytest.raises(
+        InputError, match=r"dev.*:1: field 'choices' has the entry 4, expected text"
+    ):
+        prepared(root, tmp_path / "out")
+
+
+@pytest.mark.case(
+    "data", "a task's folder with dev.jsonl.gz and test.jsonl.gz", "splits named dev and test"
+)
+def test_ones_own_files_serve_training_pretraining_and_every_task(
+    root: Path, tmp_path: Path
+) -> None:
+    write(root / "data/chats/b.jsonl", [{"ask": "B?", "say": "b", "more": None}])
+    write(root / "data/chats/a.jsonl", [{"ask": "A?", "say": "a", "more": "c"}])
+    columns = {"instruction": "ask", "input": "more", "output": "say"}
+    manifest = prepared(
+        root,
+        tmp_path / "out",
+        train=[{"file": "chats", "columns": columns}, "alpaca_davinci003"],
+        pretrain=[{"file": str(root / "data/chats"), "columns": {"text": "ask"}}, "text_novels"],
+        tasks={"mmlu": "mmlu", "koala": {"file": "dolly/valid.jsonl"}, "drop": "drop"},
+        limits={"mmlu": 2, "koala": 1},
+    )
+    rows = {name: facts["rows"] for name, facts in manifest["files"].items()}
+    assert rows == {
+        "train.jsonl": 22,
+        "pretrain.jsonl": 32,
+        "tasks/mmlu.jsonl": 3,
+        "tasks/koala.jsonl": 1,
+        "tasks/drop.jsonl": 1,
+    }
+    first = next(read_jsonl(tmp_path / "out/train.jsonl"))
+    assert first == {"id": "train-0", "instruction": "A?", "input": "c", "output": "a"}
+    splits = [row["split"] for row in read_jsonl(tmp_path / "out/tasks/mmlu.jsonl")]
+    assert splits == ["dev", "test", "test"]
+    assert len(manifest["notes"]) == 5  # what two sets are, two limits, no overlap
+
+
 def test_world_is_canonical(tmp_path: Path) -> None:
     manifest = prepare.prepare("world", {}, 1, tmp_path / "out")
     assert "evaluation items found in training and removed: 0" in manifest["notes"]

@@ -52,8 +52,8 @@ def read(**given: Any) -> Any:
         pytest.param({"whole": "1.0e1"}, {"whole": 10},
                      marks=pytest.mark.case("config", "`batch_size: 1.0e1`", "10")),
         pytest.param({"share": "1e-3"}, {"share": 0.001},
-                     marks=pytest.mark.case("config", "`learning_rate: 1e-3`, which is text in YAML "
-                                            "1.1", "0.001")),
+                     marks=pytest.mark.case("config", "`learning_rate: 1e-3`, text in YAML 1.1",
+                                            "0.001")),
         ({"share": 4}, {"share": 4}),
         ({"flag": "true"}, {"flag": True}),
         ({"flag": "False"}, {"flag": False}),
@@ -116,10 +116,9 @@ def test_anything_else_is_refused_by_one_message(given: Any, message: str) -> No
     assert f"config key {message}" in str(caught.value)
 
 
-FLAT = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.binary(max_size=2),
-    st.integers().map(str), st.floats().map(repr), st.sampled_from(["null", "[1, 2]", "{a: 1}", "~"]),
-)  # fmt: skip
+SPELT = st.integers().map(str) | st.floats().map(repr) | st.sampled_from(["null", "[1]", "{a: 1}"])
+FLAT = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | SPELT
+FLAT |= st.binary(max_size=2)
 KEYS = st.text(max_size=3) | st.integers(0, 9)
 VALUES = FLAT | st.lists(FLAT, max_size=3) | st.dictionaries(KEYS, FLAT, max_size=3)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 HOME = Path(os.path.relpath(workflow.basedir))
 sys.path.insert(0, workflow.basedir)
 # Jobs run in the environment that runs Snakemake, activated or not, and run this package.
+paths = [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
 os.environ |= {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
-    "PYTHONPATH": os.pathsep.join(
-        [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
-    ),
+    "PYTHONPATH": os.pathsep.join(paths),
+    "PYTHONSAFEPATH": "1",  # and not one in the working directory
 }
 
 from snakemake.exceptions import WorkflowError
