@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -401,9 +401,37 @@ def data_root(config: Mapping[str, Any]) -> str:
             f"config key data_root: missing, but {key} reads {path!r} under it; set it, or the "
             "environment variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
         )
-    if not root.isprintable():  # a variable of the environment may hold any bytes
-        raise InputError(f"config key data_root: found {root!r}; expected a printable path")
+    try:
+        root.encode()
+    except UnicodeEncodeError:  # a variable of the environment may hold any bytes
+        raise InputError(f"config key data_root: found {root!r}; expected UTF-8") from None
     return root
+
+
+def check_folders(config: Mapping[str, Any], results: str) -> None:
+    """InputError on a folder that is named and not there, unless `results` hold what it is for."""
+    for key, path, product in _folders(config):
+        folder = Path(data_root(config), path)
+        if not folder.is_dir() and not Path(results, product).exists():
+            raise InputError(f"config key {key}: found {folder}; expected a folder")
+
+
+def _folders(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Folders that others made: key, path, and the first file that a run makes of it."""
+    if config["data"]["source"] == "local":
+        root = config["data"]["settings"].get("root", DATA_FOLDER)
+        yield "data.settings.root", root, "data/manifest.json"
+    for family in {pair["family"] for pair in config["pairs"]}:
+        tokenizer, made = config["families"][family]["tokenizer"], f"tokenizers/{family}"
+        if "files" in tokenizer:
+            yield f"families.{family}.tokenizer.files", tokenizer["files"], f"{made}/tokenizer.json"
+        if "folder" in tokenizer:
+            place = os.path.abspath(tokenizer["folder"])
+            yield f"families.{family}.tokenizer.folder", place, f"{made}/tokenizer.json"
+    for family, size in models(config):
+        if "folder" in (model := config["families"][family]["models"][size]):
+            place = os.path.abspath(model["folder"])
+            yield f"families.{family}.models.{size}.folder", place, f"checks/{family}/{size}.json"
 
 
 def reference() -> str:

@@ -6,14 +6,14 @@ Rules of the workflow take inputs, needs and settings from a `Plan`; a command l
 
 is spelled out by the same plan, so that any job can be run by hand. `JOBS` lists the kinds of jobs
 with their stage and key. Paths are relative to where the workflow runs. Nothing here reads or
-writes a file; `Plan.check_places` asks whether some are there.
+writes a file.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -233,28 +233,6 @@ class Plan:
         if key in found:
             found[key] = str(Path(self.data_root, found[key]))
         return found
-
-    def check_places(self) -> None:
-        """InputError on a folder that the configuration names, is still needed and is not there."""
-        for key, place, product in self._places():
-            if not Path(place).is_dir() and not Path(product).exists():
-                raise InputError(f"config key {key}: found {place}; expected a folder")
-
-    def _places(self) -> Iterator[tuple[str, str, str]]:
-        """Folders that others made: key, path, and the first file that the run makes of it."""
-        if self.source == "local":
-            root = self.data().settings["root"]
-            yield "data.settings.root", root, f"{self.results}/data/manifest.json"
-        for family in self.families:
-            source = self.tokenizer(family).settings
-            product = f"{self.results}/tokenizers/{family}/tokenizer.json"
-            for kind in {"files", "folder"} & source.keys():
-                yield f"families.{family}.tokenizer.{kind}", source[kind], product
-        for family, size in configuration.models(self.config):
-            model = self.config["families"][family]["models"][size]
-            if "folder" in model:
-                product = f"{self.results}/checks/{family}/{size}.json"
-                yield f"families.{family}.models.{size}.folder", model["folder"], product
 
     def needs(self, family: str, *sizes: str) -> Needs:
         """The largest needs of the models of these sizes."""

@@ -79,13 +79,16 @@ def test_analyses_are_asked_for_by_name(checkout: Path, snakemake: Snakemake) ->
     assert len(models) == found["evaluate"] // 2  # of two families; tests/test_plan.py knows which
 
 
+LOCAL = "{extra_tasks: [], data: {source: local, settings: {pretrain: text_novels}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name: [open", "Config file is not valid JSON or YAML"),
         ("only words", "Config file must be given as JSON or YAML with keys at top level"),
         ("sedes: [1]", "config key (top level): unknown key 'sedes' (did you mean 'seeds'?)"),
-        ("data: {source: local}", "config key data_root: missing, but data.source reads 'data'"),
+        (LOCAL, "config key data_root: missing, but data.source reads 'data'"),
     ],
 )
 def test_a_wrong_configuration_stops_before_anything_runs(
@@ -255,18 +258,10 @@ def test_a_bad_line_of_data_is_named_on_the_terminal(
     checkout: Path, snakemake: Snakemake, tmp_path: Path
 ) -> None:
     row = {"instruction": "Say it.", "input": "", "output": "It."}
-    (tmp_path / "data/alpaca_gpt4_subset").mkdir(parents=True)
     path = tmp_path / "data/alpaca_gpt4_subset/train.jsonl"
     write_jsonl(path, [row, row])
     path.write_text(path.read_text() + '{"instruction": "cut', encoding="utf-8")
-    settings = {"train": "alpaca_gpt4_subset"}
-    config = smoke_with(
-        tmp_path,
-        "badline",
-        data={"source": "local", "settings": settings},
-        data_root=str(tmp_path),
-        extra_tasks=[],
-    )
+    config = smoke_with(tmp_path, "badline", **local(tmp_path, train="alpaca_gpt4_subset"))
     done = snakemake(checkout, "--cores", "1", "--configfile", config)
     errors = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
     assert done.returncode != 0 and len(errors) == 1

@@ -24,7 +24,15 @@ from atkd.evaluation.metrics import (
     calibration_error,
     metric_row,
 )
-from atkd.runtime.files import InputError, open_text, read_json, read_jsonl, write_csv, write_json
+from atkd.runtime.files import (
+    InputError,
+    open_text,
+    read_json,
+    read_jsonl,
+    reading,
+    write_csv,
+    write_json,
+)
 from atkd.tasks import AVERAGES, TASKS, open_ended, row_of
 
 Row = dict[str, Any]
@@ -125,12 +133,12 @@ def texts(metric: str, value: Value) -> Row:
 def document_rows(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> Iterator[Row]:
     """Document rows, one by one; InputError if the file is damaged or has other columns."""
     try:
-        with open_text(path) as handle:
+        with reading(path), open_text(path) as handle:
             reader = csv.DictReader(handle)
             if tuple(reader.fieldnames or ()) != columns:
                 raise InputError(f"{path}: expected rows with columns {', '.join(columns)}")
             yield from reader
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 

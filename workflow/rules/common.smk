@@ -45,7 +45,7 @@ def prepare_results():
     """
     lock = folder_lock(PLAN.results, wait=False)
     try:
-        PLAN.check_places()
+        configuration.check_folders(config, PLAN.results)
         lock.__enter__()
     except InputError as error:
         raise WorkflowError(str(error))
