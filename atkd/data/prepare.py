@@ -339,7 +339,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the world, and of limited draws")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    settings = json.loads(args.settings)
+    settings = checked_data(args.source, json.loads(args.settings))
     stage = Stage("data", "data", {"source": args.source} | settings, args.seed)
     stage.ready()
     with folder_lock(args.output):

@@ -83,11 +83,9 @@ def format_of(address: str | os.PathLike[str], place: str = "") -> str:
     ending = str(file_name(address)).lower().removesuffix(".gz").rpartition(".")[2]
     if ending in FORMATS:
         return ending
-    expected = ", ".join(f".{name}" for name in FORMATS)
-    raise InputError(
-        f"{place or address}: found {address}; expected a name that ends in {expected}, .gz or "
-        "not, or the key `format`"
-    )
+    endings = ", ".join(f".{name}" for name in FORMATS)
+    expected = f"expected a name that ends in {endings}, .gz or not, or the key `format`"
+    raise InputError(f"{place}: found {address}; {expected}" if place else f"{address}: {expected}")
 
 
 def file_name(address: str | os.PathLike[str]) -> str:

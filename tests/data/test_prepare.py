@@ -185,6 +185,19 @@ def test_bad_settings(settings: dict, message: str, root: Path, tmp_path: Path) 
         prepared(root, tmp_path / "out", **settings)
 
 
+@pytest.mark.case(
+    "config", "`atkd data --settings '[1]'`", "config key data.settings: found [1]; expected object"
+)
+def test_settings_of_the_command_line_are_checked(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["data", "--source", "world", "--settings", "[1]", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", line)
+    with pytest.raises(InputError) as caught:
+        prepare.main()
+    assert says in str(caught.value) and not (tmp_path / "out").exists()
+
+
 def test_no_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATKD_DATA", raising=False)
     with pytest.raises(InputError, match=r"data\.settings\.root: found nothing, expected a folder"):

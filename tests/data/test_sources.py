@@ -141,9 +141,10 @@ BAD = [
         "data", "JSON lines named .json",
         "a.json:2: not valid JSON (Extra data); lines of JSON end in .jsonl, or set `format`")),
     pytest.param("a.csv", b"instruction,output\n", marks=pytest.mark.case(
-        "data", "another format", "a.csv: found ")),
+        "data", "another format", "a.csv: expected a name that ends in .jsonl, .json, .parquet, "
+        ".gz or not, or the key `format`")),
     pytest.param("a.jsonl", b"\n", marks=pytest.mark.case(
-        "data", "an empty file", "train: no rows found, expected at least one")),
+        "data", "a file of blank lines alone", "train: no rows found, expected at least one")),
 ]  # fmt: skip
 
 
