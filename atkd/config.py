@@ -10,7 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from atkd.methods import METHODS, SWITCHES, deviations, row_of, switches_of
+from atkd.methods import (
+    METHODS,
+    SWITCHES,
+    deviations,
+    overrides,
+    resolve,
+    row_of,
+    switches_of,
+)
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import FORMATS, InputError, format_of, read_json, read_yaml
 from atkd.runtime.schema import conform, nearest
@@ -135,9 +143,9 @@ def checked_data(source: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     found = checked_part(SOURCES[source], settings)
     if source == "world":
         return found
-    tasks = found["tasks"]
-    named = {name: found.get(name, []) for name in ("train", "pretrain")}
-    named |= {f"tasks.{task}": tasks[task] for task in tasks if isinstance(tasks, dict)}
+    tasks, named = found["tasks"], {"train": found["train"], "pretrain": found["pretrain"]}
+    if isinstance(tasks, dict):
+        named |= {f"tasks.{task}": entries for task, entries in tasks.items()}
     for name, entries in named.items():
         for number, entry in enumerate(entries):
             _check_entry(f"config key data.settings.{name}.{number}", entry)
@@ -199,6 +207,8 @@ def _check_methods(config: dict[str, Any]) -> None:
             )
         if "divergence" in settings:
             _check_divergence(name, settings["divergence"])
+        if settings.get("scope") == "corpus":
+            _check_corpus(config, name)
 
 
 def _check_divergence(method: str, name: str) -> None:
@@ -207,6 +217,19 @@ def _check_divergence(method: str, name: str) -> None:
     if name not in DIVERGENCES:
         key = f"config key method_settings.{method}.divergence"
         raise InputError(f"{key}: unknown divergence {name!r}{nearest(name, DIVERGENCES)}")
+
+
+def _check_corpus(config: dict[str, Any], method: str) -> None:
+    """Tokens of a whole corpus are ranked where they are split, and the teacher's cache has all."""
+    for name in config["methods"]:
+        recipe = resolve(name, config["pairs"][0]["family"], overrides(config, name))
+        split = "hard_fraction" in recipe.settings and recipe.student_fraction == 0
+        cached = recipe.cacheable and recipe.sequences in config["teacher_cache"]
+        if name.partition("+")[0] == method and not (split and cached):
+            raise InputError(
+                f"config key method_settings.{method}.scope: found 'corpus' for {name}; expected a "
+                "method that splits the tokens of fixed sequences, all of them in teacher_cache"
+            )
 
 
 def _check_families(config: dict[str, Any]) -> None:

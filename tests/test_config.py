@@ -156,6 +156,13 @@ LOCAL = {"source": "local", "settings": {"pretrain": "text_novels"}}
         pytest.param("method_settings", {"gkd+released": {"beta": 0.4}}, marks=pytest.mark.case(
             "config", "settings of a method with a switch, which nobody would read",
             "method_settings: found 'gkd+released'; expected gkd, whose settings hold")),
+        pytest.param("method_settings", {"gkd_atkd": {"scope": "corpus"}}, marks=pytest.mark.case(
+            "config", "a corpus ranked for a method on the student's own answers",
+            "method_settings.gkd_atkd.scope: found 'corpus' for gkd_atkd; expected a method that "
+            "splits the tokens of fixed sequences, all of them in teacher_cache")),
+        pytest.param("method_settings", {"supervised_kd": {"scope": "corpus"}},
+            marks=pytest.mark.case("config", "a corpus ranked for a method that splits no tokens",
+            "method_settings.supervised_kd.scope: found 'corpus' for supervised_kd")),
         pytest.param("evaluation/max_new_tokens", {"dolly": 300}, marks=pytest.mark.case(
             "config", "an answer longer than the context", "found 256; expected more than the "
             "longest answer, 300 tokens")),
@@ -204,6 +211,14 @@ def test_what_needs_no_file_is_checked_before_any_job(key: str, value: Any, says
     with pytest.raises(InputError) as caught:
         grid.checked(put(read("smoke"), key, value))
     assert str(caught.value).startswith("config key ") and says in str(caught.value)
+
+
+def test_a_corpus_is_ranked_where_it_is_cached() -> None:
+    settings = {"supervised_kd_atkd": {"scope": "corpus"}}
+    config = read("smoke") | {"method_settings": settings}
+    assert grid.checked(config)["method_settings"] == settings
+    with pytest.raises(InputError, match="for supervised_kd_atkd; expected a method that splits"):
+        grid.checked(config | {"teacher_cache": []})
 
 
 @pytest.mark.parametrize("size", ["1.3b", "6.7b", "125m", "7b-instruct", "7B_v2", "seed1", "0"])

@@ -385,7 +385,8 @@ def test_real_counts(tmp_path: Path) -> None:
     if not os.environ.get("ATKD_DATA"):
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
     limits = {"pretrain": 100_000}
-    manifest = prepare.prepare("local", {"limits": limits}, 1, tmp_path / "out")
+    settings = {"limits": limits, "pretrain": "text_novels"}
+    manifest = prepare.prepare("local", settings, 1, tmp_path / "out")
     rows = {name: facts["rows"] for name, facts in manifest["files"].items()}
     tasks = {name: rows[f"tasks/{name}.jsonl"] for name in AVERAGES["average"]}
     assert tasks == {
