@@ -8,7 +8,7 @@ min_version("9.25")
 # A configuration stands alone: the default is read only when no other is given.
 if not workflow.configfiles:
 
-    configfile: "config/world.yaml"
+    configfile: f"{workflow.basedir}/config/world.yaml"
 
 
 include: "workflow/rules/common.smk"
@@ -57,5 +57,5 @@ onstart:
 
 onsuccess:
     shell(
-        "! [ -f results/{config[name]}/index.html ] || python -m atkd report summary --run results/{config[name]}"
+        "! [ -f {PLAN.results:q}/index.html ] || python -m atkd report summary --run {PLAN.results:q}"
     )

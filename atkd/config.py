@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from atkd.methods import METHODS, SWITCHES, deviations, row_of, switches_of
+from atkd.methods import (
+    METHODS,
+    SWITCHES,
+    deviations,
+    overrides,
+    resolve,
+    row_of,
+    switches_of,
+)
 from atkd.models.families import FAMILIES
-from atkd.runtime.files import InputError, read_json
+from atkd.runtime.files import FORMATS, InputError, format_of, read_json, read_yaml
+from atkd.runtime.schema import conform, nearest
 from atkd.tasks import TASKS, Task, averaged, open_ended
 
 DATA_FOLDER = "data"  # under a data root
+# Source of data -> the group of the schema that describes its settings.
+SOURCES = {"world": "world", "local": "local", "hub": "remote", "url": "remote"}
 SCHEMA = Path(__file__).resolve().parent / "config.schema.yaml"
 # What a node of the schema may hold where it names one of these under `x-registry`.
 REGISTRIES: dict[str, Callable[[], list[str]]] = {
     "tasks": lambda: list(averaged()),
     "extra_tasks": lambda: [task for task in TASKS if task not in averaged()],
+    "all_tasks": lambda: list(TASKS),
+    "local_tasks": lambda: [task for task, row in TASKS.items() if row.files],
+    "formats": lambda: list(FORMATS),
+    "answers": lambda: ["generation", *TASKS],
     "families": lambda: list(FAMILIES),
     "switches": lambda: list(SWITCHES),
 }
 # The defaults of a node that names one of these under `x-default`.
 DEFAULTS: dict[str, Callable[[], Any]] = {
-    "local_tasks": lambda: [task for task, row in TASKS.items() if row.files],
+    "local_tasks": REGISTRIES["local_tasks"],
     "shots": lambda: {task: row.shots for task, row in TASKS.items() if row.shots},
     "new_tokens": lambda: (
         {"generation": Task.new_tokens}
@@ -89,34 +102,27 @@ def _name(node: Any) -> None:
 
 def load(path: str | Path) -> dict[str, Any]:
     """A configuration file, YAML or JSON, checked; InputError names the file or the bad key."""
-    if str(path).endswith(".json"):
-        return checked(read_json(path))
-    import yaml
+    return checked(read(path))
 
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What a YAML or JSON file says, unchecked; InputError names a file that cannot be read."""
+    found = read_json(path) if str(path).endswith(".json") else read_yaml(path)
     if not isinstance(found, dict):
         raise InputError(f"{path}: found {type(found).__name__}; expected keys of a configuration")
-    return checked(found)
+    return found
 
 
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with every default filled in; InputError names the first bad key."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    filled = copy.deepcopy(dict(config))
-    error = best_match(Draft202012Validator(schema()).iter_errors(filled), key=_depth)
-    if error is not None:
-        raise InputError(_message(error))
-    _fill(schema(), filled)
+    filled: dict[str, Any] = conform(schema(), schema(), config)
+    data = filled["data"]
+    data["settings"] = checked_data(data["source"], data["settings"])
     _check_methods(filled)
+    _check_families(filled)
     _check_pairs(filled)
     _check_evaluation(filled)
+    _check_tasks(filled)
     return filled
 
 
@@ -125,100 +131,84 @@ def checked_part(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     The group's title is the key under which a configuration has it.
     """
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    filled = copy.deepcopy(dict(given))
-    node = {"$defs": schema()["$defs"], "$ref": f"#/$defs/{name}"}
-    error = best_match(Draft202012Validator(node).iter_errors(filled), key=_depth)
-    if error is not None:
-        raise InputError(_message(error, schema()["$defs"][name]["title"]))
-    return filled_part(name, filled)
+    node = schema()["$defs"][name]
+    found: dict[str, Any] = conform(schema(), node, given, node["title"])
+    return found
 
 
-def filled_part(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """One group of the schema's `$defs` with its defaults, unchecked."""
-    filled = copy.deepcopy(dict(given))
-    _fill(schema()["$defs"][name], filled)
-    return filled
+def checked_data(source: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a source of data, checked and filled; InputError names the first bad key."""
+    if source not in SOURCES:
+        raise InputError(f"config key data.source: found {source!r}; expected {', '.join(SOURCES)}")
+    found = checked_part(SOURCES[source], settings)
+    if source == "world":
+        return found
+    tasks, named = found["tasks"], {"train": found["train"], "pretrain": found["pretrain"]}
+    if isinstance(tasks, dict):
+        named |= {f"tasks.{task}": entries for task, entries in tasks.items()}
+    for name, entries in named.items():
+        for number, entry in enumerate(entries):
+            _check_entry(f"config key data.settings.{name}.{number}", entry)
+    for name in found["limits"]:
+        key = f"config key data.settings.limits.{name}"
+        if name not in {"train", *tasks} and not (name == "pretrain" and named["pretrain"]):
+            raise InputError(f"{key}: there is no file {name!r} to limit")
+        if name in TASKS and TASKS[name].items == "bbh":
+            raise InputError(f"{key}: its shots are its first rows; set evaluation.limit.{name}")
+    return found
 
 
-def _depth(error: Any) -> Any:
-    return (len(error.path), error.validator not in ("anyOf", "oneOf"))
+# Where rows come from -> the further keys of such an entry.
+ENTRIES = {
+    "file": ("format", "split", "columns"),
+    "url": ("sha256", "format", "split", "columns"),
+    "id": ("revision", "configs", "splits", "columns"),
+}
 
 
-def _message(error: Any, place: str = "") -> str:
-    path = [place, *map(str, error.absolute_path)] if place else map(str, error.absolute_path)
-    key = ".".join(path) or "(top level)"
-    if error.validator == "additionalProperties":
-        known = list(error.schema.get("properties", {}))
-        unknown = next(name for name in error.instance if name not in known)
-        return f"config key {key}: unknown key {unknown!r}{_nearest(unknown, known)}"
-    if error.validator == "required":
-        return f"config key {key}: {error.message}"
-    why = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-    if isinstance(error.schema, dict) and error.schema.get("writeOnly"):  # may be a secret
-        return f"config key {key}: expected {why}"
-    found = json.dumps(error.instance, default=str)
-    found = found if len(found) <= 80 else found[:77] + "..."
-    return f"config key {key}: found {found}; expected {_expected(error)}. {why}".rstrip()
-
-
-def _expected(error: Any) -> str:
-    value = error.validator_value
-    words = {
-        "type": f"{value}",
-        "minimum": f"a number of at least {value}",
-        "exclusiveMinimum": f"a number above {value}",
-        "maximum": f"a number of at most {value}",
-        "exclusiveMaximum": f"a number below {value}",
-        "enum": f"one of {value}",
-        "minItems": f"a list of at least {value}",
-        "minProperties": f"a mapping with at least {value} key",
-        "minLength": f"a text of at least {value} character",
-        "uniqueItems": "no item twice",
-        "pattern": f"a match of {value}",
-    }
-    return words.get(error.validator, f"{error.validator} {value}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f"; expected one of {', '.join(known)}"
-
-
-def _fill(node: Mapping[str, Any], value: Any) -> None:
-    if "$ref" in node:
-        target: Any = schema()
-        for part in node["$ref"].removeprefix("#/").split("/"):
-            target = target[part]
-        _fill(target, value)
-    if isinstance(value, list):
-        for item in value:
-            _fill(node.get("items", {}), item)
-    if not isinstance(value, dict):
+def _check_entry(key: str, entry: Mapping[str, Any]) -> None:
+    """One of ENTRIES, with nothing that means nothing there."""
+    kind = _only_one(key, entry, ENTRIES)
+    for name in entry:
+        if name not in (kind, *ENTRIES[kind]):
+            known = ", ".join(ENTRIES[kind])
+            raise InputError(f"{key}: {name!r} goes not with {kind!r}; expected {known}")
+    if kind != "url":
         return
-    properties = node.get("properties", {})
-    for name, child in properties.items():
-        if name not in value and "default" in child:
-            value[name] = copy.deepcopy(child["default"])
-    for name, item in value.items():
-        extra = node.get("additionalProperties")
-        child = properties.get(name, extra if isinstance(extra, dict) else {})
-        _fill(child, item)
+    if "sha256" not in entry:
+        raise InputError(f"{key}.sha256: missing; expected the 64 hex digits of {entry['url']}")
+    if "format" not in entry:
+        format_of(entry["url"], f"{key}.url")
+
+
+def _only_one(key: str, given: Mapping[str, Any], kinds: Iterable[str]) -> str:
+    """The one of `kinds` that is given; InputError on none or several."""
+    found = [kind for kind in kinds if kind in given]
+    if len(found) != 1:
+        told = " and ".join(found) or "none"
+        raise InputError(f"{key}: found {told}; expected exactly one of {', '.join(kinds)}")
+    return found[0]
 
 
 def _check_methods(config: dict[str, Any]) -> None:
-    for key in ("methods", "method_settings"):
-        for name in config[key]:
-            if name.partition("+")[0] not in METHODS:
-                hint = _nearest(name, METHODS)
-                raise InputError(f"config key {key}: unknown method {name!r}{hint}")
-            switches_of(name)
+    for name in [*config["methods"], *config["method_settings"]]:
+        key = f"config key {'methods' if name in config['methods'] else 'method_settings'}"
+        plain = name.partition("+")[0]
+        if plain not in METHODS:
+            raise InputError(f"{key}: unknown method {name!r}{nearest(name, METHODS)}")
+        if switches_of(name) and METHODS[plain].loss is None:
+            raise InputError(f"{key}: found {name!r}; {plain} trains nothing that switches change")
     for name, settings in config["method_settings"].items():
+        if "+" in name:
+            plain = name.partition("+")[0]
+            raise InputError(
+                f"config key method_settings: found {name!r}; expected {plain}, whose settings "
+                "hold with every switch"
+            )
         if "divergence" in settings:
             _check_divergence(name, settings["divergence"])
+        if settings.get("scope") == "corpus":
+            _check_corpus(config, name)
 
 
 def _check_divergence(method: str, name: str) -> None:
@@ -226,56 +216,104 @@ def _check_divergence(method: str, name: str) -> None:
 
     if name not in DIVERGENCES:
         key = f"config key method_settings.{method}.divergence"
-        raise InputError(f"{key}: unknown divergence {name!r}{_nearest(name, DIVERGENCES)}")
+        raise InputError(f"{key}: unknown divergence {name!r}{nearest(name, DIVERGENCES)}")
+
+
+def _check_corpus(config: dict[str, Any], method: str) -> None:
+    """Tokens of a whole corpus are ranked where they are split, and the teacher's cache has all."""
+    for name in config["methods"]:
+        recipe = resolve(name, config["pairs"][0]["family"], overrides(config, name))
+        split = "hard_fraction" in recipe.settings and recipe.student_fraction == 0
+        cached = recipe.cacheable and recipe.sequences in config["teacher_cache"]
+        if name.partition("+")[0] == method and not (split and cached):
+            raise InputError(
+                f"config key method_settings.{method}.scope: found 'corpus' for {name}; expected a "
+                "method that splits the tokens of fixed sequences, all of them in teacher_cache"
+            )
+
+
+def _check_families(config: dict[str, Any]) -> None:
+    """Every tokenizer and model comes from one place."""
+    for family, found in config["families"].items():
+        key = f"config key families.{family}"
+        sources = {f"{key}.tokenizer": (found["tokenizer"], ("train", "files", "folder", "hub"))}
+        for size, model in found["models"].items():
+            sources[f"{key}.models.{size}"] = (model, ("build", "folder", "hub"))
+        for place, (source, kinds) in sources.items():
+            kind = _only_one(place, source, kinds)
+            if "revision" in source and kind != "hub":
+                raise InputError(f"{place}.revision: found {source['revision']!r} without hub")
+        for size, model in found["models"].items():
+            if "build" in model:
+                _check_shape(f"{key}.models.{size}.", family, model["build"])
+
+
+def _check_shape(key: str, family: str, shape: Mapping[str, Any]) -> None:
+    try:
+        FAMILIES[family].own_arguments(shape)
+    except InputError as error:
+        raise InputError(str(error).replace("config key ", key)) from None
+    if shape["hidden_size"] % shape["heads"]:
+        raise InputError(
+            f"{key}build.hidden_size: found {shape['hidden_size']}; expected a multiple of heads, "
+            f"{shape['heads']}"
+        )
 
 
 def _check_pairs(config: dict[str, Any]) -> None:
     for number, pair in enumerate(config["pairs"]):
         families = config["families"]
         if pair["family"] not in families:
-            hint = _nearest(pair["family"], families)
+            hint = nearest(pair["family"], families)
             raise InputError(f"config key pairs.{number}.family: unknown {pair['family']!r}{hint}")
         sizes = families[pair["family"]]["models"]
         for role in ("student", "teacher"):
             if pair[role] not in sizes:
-                hint = _nearest(pair[role], sizes)
+                hint = nearest(pair[role], sizes)
                 raise InputError(f"config key pairs.{number}.{role}: unknown {pair[role]!r}{hint}")
         if pair["student"] == pair["teacher"]:
             raise InputError(
                 f"config key pairs.{number}: teacher and student are both {pair['student']!r}"
             )
+        for role in ("student", "teacher"):
+            _check_batch(config, pair["family"], pair[role], role)
     for family, size in models(config):
-        _check_model(config, family, size)
+        if "build" in config["families"][family]["models"][size]:
+            _check_base(config, family, size)
 
 
-def _check_model(config: dict[str, Any], family: str, size: str) -> None:
-    source = config["families"][family]["models"][size]
-    kinds = [kind for kind in ("build", "folder", "hub") if kind in source]
-    if len(kinds) != 1:
-        key = f"families.{family}.models.{size}"
-        raise InputError(
-            f"config key {key}: found {kinds}; expected exactly one of build, folder, hub"
-        )
-    training = config["training"]
-    if (
-        kinds == ["build"]
-        and "base" not in training
-        and not training["student"]["allow_random_student"]
-    ):
+def _check_base(config: dict[str, Any], family: str, size: str) -> None:
+    """A model built from scratch is pretrained, and on some text."""
+    if "base" in config["training"]:
+        if config["data"]["settings"].get("pretrain") == []:
+            raise InputError(
+                f"config key data.settings.pretrain: missing, but {family} {size} is built from "
+                "scratch; expected text to pretrain it on"
+            )
+        _check_batch(config, family, size, "base")
+    elif not config["training"]["student"]["allow_random_student"]:
         raise InputError(
             f"config key training.base: missing, but {family} {size} is built from scratch; "
             "distilling into random weights fails (training.student.allow_random_student insists)"
         )
 
 
+def _check_batch(config: dict[str, Any], family: str, size: str, role: str) -> None:
+    """A batch is made of whole micro-batches on every process."""
+    found, processes = training(config, family, size, role), needs(config, family, [size])["gpus"]
+    unit = found.get("micro_batch_size", 1) * max(1, processes)
+    if found["batch_size"] % unit:
+        raise InputError(
+            f"config key training.{role}.batch_size: found {found['batch_size']} for {family} "
+            f"{size}; expected a multiple of micro_batch_size x processes, {unit}"
+        )
+
+
 def _check_evaluation(config: dict[str, Any]) -> None:
-    evaluation, tasks = config["evaluation"], [*config["tasks"], *config["extra_tasks"]]
-    for task in evaluation["limit"]:
-        if task not in TASKS:
-            raise InputError(
-                f"config key evaluation.limit: unknown task {task!r}{_nearest(task, tasks)}"
-            )
-    longest = max(evaluation["max_new_tokens"].values())
+    evaluation = config["evaluation"]
+    answers = evaluation["max_new_tokens"]
+    own = (answers.get(task, _longest_answer(answers, task)) for task in _all_tasks(config))
+    longest = max([*answers.values(), *own])
     if longest >= evaluation["context"]:
         raise InputError(
             f"config key evaluation.context: found {evaluation['context']}; expected more than the "
@@ -289,6 +327,27 @@ def _check_evaluation(config: dict[str, Any]) -> None:
             raise InputError(
                 f"config key evaluation.context: found {evaluation['context']}; expected at most "
                 f"{trained}, the length {family} {size} is pretrained at (training.base.max_length)"
+            )
+
+
+def _longest_answer(answers: Mapping[str, int], task: str) -> int:
+    """Tokens of a task's longest answer, where it has no entry of its own."""
+    default = TASKS[task].new_tokens
+    return answers.get("generation", default) if open_ended(task) else default
+
+
+def _all_tasks(config: Mapping[str, Any]) -> list[str]:
+    return [*config["tasks"], *config["extra_tasks"]]
+
+
+def _check_tasks(config: dict[str, Any]) -> None:
+    """Every task has data; the world has those of all."""
+    known = config["data"]["settings"].get("tasks")
+    for task in _all_tasks(config):
+        if known is not None and task not in known:
+            raise InputError(
+                f"config key data.settings.tasks: {task} is missing, which the run is evaluated on;"
+                f" found {', '.join(known)}"
             )
 
 
@@ -365,13 +424,44 @@ def data_root(config: Mapping[str, Any]) -> str:
             f"config key data_root: missing, but {key} reads {path!r} under it; set it, or the "
             "environment variable ATKD_DATA, to the folder that holds data/ and tokenizers/"
         )
+    try:
+        root.encode()
+    except UnicodeEncodeError:  # a variable of the environment may hold any bytes
+        raise InputError(f"config key data_root: found {root!r}; expected UTF-8") from None
     return root
+
+
+def check_folders(config: Mapping[str, Any], results: str) -> None:
+    """InputError on a folder that is named and not there, unless `results` hold what it is for."""
+    for key, path, product in _folders(config):
+        folder = Path(data_root(config), path)
+        if not folder.is_dir() and not Path(results, product).exists():
+            raise InputError(f"config key {key}: found {folder}; expected a folder")
+
+
+def _folders(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Folders that others made: key, path, and the first file that a run makes of it."""
+    if config["data"]["source"] == "local":
+        root = config["data"]["settings"].get("root", DATA_FOLDER)
+        yield "data.settings.root", root, "data/manifest.json"
+    for family in {pair["family"] for pair in config["pairs"]}:
+        tokenizer, made = config["families"][family]["tokenizer"], f"tokenizers/{family}"
+        if "files" in tokenizer:
+            yield f"families.{family}.tokenizer.files", tokenizer["files"], f"{made}/tokenizer.json"
+        if "folder" in tokenizer:
+            place = os.path.abspath(tokenizer["folder"])
+            yield f"families.{family}.tokenizer.folder", place, f"{made}/tokenizer.json"
+    for family, size in models(config):
+        if "folder" in (model := config["families"][family]["models"][size]):
+            place = os.path.abspath(model["folder"])
+            yield f"families.{family}.models.{size}.folder", place, f"checks/{family}/{size}.json"
 
 
 def reference() -> str:
     """Every key of the schema in Markdown: name, meaning, default (config/README.md holds it)."""
     groups = {name: _keys(node) for name, node in schema()["$defs"].items()}
-    return _keys(schema()) + "".join(f"\n### {name}\n\n{keys}" for name, keys in groups.items())
+    told = "".join(f"\n### {name}\n\n{keys}" for name, keys in groups.items() if keys)
+    return _keys(schema()) + told
 
 
 def _keys(node: Mapping[str, Any], path: str = "") -> str:
@@ -380,6 +470,8 @@ def _keys(node: Mapping[str, Any], path: str = "") -> str:
         *above, target = child.get("$ref", "").removeprefix("#/$defs/").split("/")
         if above:  # one key of another group
             child, target = schema()["$defs"][above[0]]["properties"][target] | child, ""
+        items = schema()["$defs"].get(target, {}).get("items", {})
+        target = items.get("$ref", target).rpartition("/")[2]  # of a list, what it is made of
         facts = [child.get("description", "").rstrip("."), target and f"Keys: {target}"]
         facts.append("enum" in child and f"One of {', '.join(map(str, child['enum']))}")
         facts.append("default" in child and f"Default `{json.dumps(child['default'])}`")

@@ -164,11 +164,19 @@ class Plan:
         families = self.config["families"]
         family = names.get("family", next(iter(families)))
         self._one_of(key, "family", family, families)
-        for role in ("size", "student", "teacher"):
-            if names.get(role, "-") != "-":
-                self._one_of(key, role, names[role], families[family]["models"])
+        absent = self._absent(names["method"]) if "method" in names else ""
+        for role in {"size", "student", "teacher"} & names.keys():
+            known = ["-"] if role == absent else families[family]["models"]
+            self._one_of(key, role, names[role], known)
         if not names.get("seed", "0").isdigit():
             raise InputError(f"--run: found seed {names['seed']!r} in {key!r}; expected a number")
+
+    @staticmethod
+    def _absent(method: str) -> str:
+        """The role that runs of a method have none of."""
+        if method == "teacher":
+            return "student"
+        return "" if methods.row_of(method).needs_teacher else "teacher"
 
     @staticmethod
     def _one_of(key: str, what: str, name: str, known: Collection[str]) -> None:
@@ -377,6 +385,8 @@ class Plan:
         """A teacher's answers fit the longest sample of any of its students."""
         pairs = [p for p in self.config["pairs"] if p["family"] == family]
         students = [pair["student"] for pair in pairs if pair["teacher"] == teacher]
+        if not students:
+            raise InputError(f"{family} {teacher}: no pair has it as its teacher")
         found = (configuration.training(self.config, family, s, "student") for s in students)
         return max(training["max_length"] for training in found)
 

@@ -116,7 +116,7 @@ def test_needs_are_the_largest_of_the_models() -> None:
         ("world", {"people": 1}, "data.settings.people: found 1; expected a number of at least 4"),
         ("world", {"held_out": 0.6}, "data.settings.held_out: found 0.6; expected a number of at"),
         ("local", {"limts": {"train": 3}}, "unknown key 'limts' (did you mean 'limits'?)"),
-        ("local", {"train": "alpaca"}, 'data.settings.train: found "alpaca"; expected one of'),
+        ("local", {"train": 3}, "data.settings.train: found 3; expected array"),
         ("local", {"limits": {"train": 0}}, "data.settings.limits.train: found 0"),
         ("hub", {"train": [{"id": "some/set"}]}, "data.settings: 'tasks' is a required property"),
     ],

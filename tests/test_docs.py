@@ -12,12 +12,15 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from helpers import ROOT, copy_of_checkout, quiet_environment
 from made_runs import write_samples
+from pyarrow import parquet
 
 from atkd import __main__
+from atkd.runtime.files import read_json, write_jsonl
 
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
@@ -175,11 +178,38 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fresh, finished = (copy_of_checkout(place / name) for name in ("fresh", "finished"))
     for name in ("Makefile", "requirements.lock", "requirements-figures.lock", "pyproject.toml"):
         shutil.copyfile(ROOT / name, fresh / name)
+    own_data(fresh)
     for name in ("reference/world", "world"):
         shutil.copytree(ROOT / "results/reference/world", finished / "results" / name)
     for key in ("opt/-/6.7b/teacher/1", "opt/125m/-/sft/1"):
         write_samples(finished / "results/world", key, ["one", "two"])
     return place
+
+
+def own_data(folder: Path) -> None:
+    """The configuration of one's own data that config/README.md shows, and such data."""
+    (recipe,) = blocks(TEXTS[ROOT / "config/README.md"], "yaml own")
+    assert len(recipe.splitlines()) <= 10
+    (folder / "mine.yaml").write_text(recipe, encoding="utf-8")
+    rows = [{"question": f"Say {n}.", "answer": str(n)} for n in range(9)]
+    write_jsonl(folder / "data/support.jsonl", rows)
+    parquet.write_table(pa.Table.from_pylist(rows[:2]), folder / "data/held_out.parquet")
+    for name in "ab":
+        write_jsonl(folder / f"data/manuals/{name}.jsonl.gz", [{"text": f"Of {name}."}])
+
+
+@pytest.mark.case(
+    "data", "files of one's own, as config/README.md shows", "training rows, texts and a task"
+)
+def test_own_data_are_read_as_shown(place: Path) -> None:
+    arguments = ["--configfile", "config/world.yaml", "mine.yaml", "--cores", "1"]
+    line = [sys.executable, "-m", "snakemake", *arguments, "results/mine/data/manifest.json"]
+    done = run(line, place / "fresh")
+    assert done.returncode == 0, done.stdout
+    found = read_json(place / "fresh/results/mine/data/manifest.json")
+    rows = {name: facts["rows"] for name, facts in found["files"].items()}
+    assert rows == {"train.jsonl": 7, "pretrain.jsonl": 2, "tasks/dolly.jsonl": 2}
+    assert found["notes"] == ["evaluation items found in training and removed: 2"]
 
 
 def listed_by_make(line: str, place: Path) -> None:

@@ -172,6 +172,11 @@ def test_a_wrong_key_or_configuration_is_named(
         ("evaluate", "opt/125m/1b/gkd/1", "found teacher '1b' in .*; expected 125m, 1.3b"),
         ("evaluate", "opt/125m/1.3b/gkd/one", "found seed 'one' in .*; expected a number"),
         ("train", "opt/125m/1.3b/gdk/1", "unknown method 'gdk' .did you mean 'gkd'"),
+        ("train", "models/opt/-/seed1/base", "found size '-' in .*; expected 125m, 1.3b"),
+        ("evaluate", "opt/-/1.3b/gkd/1", "found student '-' in .*; expected 125m, 1.3b"),
+        ("evaluate", "opt/125m/1.3b/sft/1", "found teacher '1.3b' in .*; expected -"),
+        ("evaluate", "opt/125m/1.3b/teacher/1", "found student '125m' in .*; expected -"),
+        ("teacher-answers", "text/opt/125m/seed1", "opt 125m: no pair has it as its teacher"),
         ("judge", "all", "evaluation.judge: missing; expected an endpoint and a model"),
     ):
         with pytest.raises(InputError, match=words):

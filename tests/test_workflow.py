@@ -79,13 +79,16 @@ def test_analyses_are_asked_for_by_name(checkout: Path, snakemake: Snakemake) ->
     assert len(models) == found["evaluate"] // 2  # of two families; tests/test_plan.py knows which
 
 
+LOCAL = "{extra_tasks: [], data: {source: local, settings: {pretrain: text_novels}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name: [open", "Config file is not valid JSON or YAML"),
         ("only words", "Config file must be given as JSON or YAML with keys at top level"),
         ("sedes: [1]", "config key (top level): unknown key 'sedes' (did you mean 'seeds'?)"),
-        ("data: {source: local}", "config key data_root: missing, but data.source reads 'data'"),
+        (LOCAL, "config key data_root: missing, but data.source reads 'data'"),
     ],
 )
 def test_a_wrong_configuration_stops_before_anything_runs(
@@ -98,6 +101,116 @@ def test_a_wrong_configuration_stops_before_anything_runs(
     done = snakemake(checkout, "--cores", "1", "--configfile", str(path))
     assert done.returncode != 0 and message in done.stdout
     assert "Traceback" not in done.stdout and len(done.stdout.splitlines()) < 6
+
+
+TYPED = [
+    "seeds=[1,2,3]",
+    "training={student: {steps: 3, learning_rate: 1e-3}}",
+    "evaluation={limit: {dolly: null}}",
+    "deviations=false",
+    "teacher_cache=[]",
+]
+
+
+@pytest.mark.case(
+    "config",
+    "`--config 'training={student: {steps: three}}'`",
+    'config key training.student.steps: found "three"; expected integer',
+)
+def test_values_of_the_command_line_are_typed(
+    checkout: Path, snakemake: Snakemake, says: str
+) -> None:
+    done = snakemake(checkout, "-n", *SMOKE, "--config", *TYPED)
+    assert done.returncode == 0, done.stdout
+    found = counts(done.stdout)
+    assert (found["student"], found["teacher"], found.get("cache")) == (36, 6, None)
+    done = snakemake(checkout, "-n", *SMOKE, "--config", "training={student: {steps: three}}")
+    assert done.returncode and says in done.stdout and "Traceback" not in done.stdout
+
+
+@pytest.mark.case(
+    "config", "a key twice in a file that Snakemake reads", "key 'seeds' occurs twice"
+)
+def test_a_key_that_repeats_is_refused(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path, says: str
+) -> None:
+    path = Path(smoke_with(tmp_path, "twice"))
+    path.write_text(path.read_text() + "seeds: [2]\n", encoding="utf-8")
+    done = snakemake(checkout, "-n", "--configfile", str(path))
+    assert done.returncode and f"{path}:" in done.stdout and says in done.stdout
+
+
+def local(folder: Path, **settings: object) -> dict[str, object]:
+    """What a configuration says to read training rows and a text of a folder."""
+    row = {"instruction": "Say it.", "input": "", "output": "It."}
+    for name in ("rows.jsonl", "dolly.jsonl"):
+        write_jsonl(folder / "data" / name, [row | {"instruction": f"Say {name}."}])
+    write_jsonl(folder / "data/text.jsonl", [{"text": "A text."}])
+    given = {"train": "rows.jsonl", "pretrain": "text.jsonl", "tasks": {"dolly": "dolly.jsonl"}}
+    data = {"source": "local", "settings": given | settings}
+    return {"data": data, "data_root": str(folder), "tasks": ["dolly"], "extra_tasks": []}
+
+
+@pytest.mark.case(
+    "machine",
+    "a data root and a `--directory` with blanks, quotes, $ and braces",
+    "the same as any other",
+)
+def test_results_go_where_directory_says_and_odd_paths_are_paths(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'it\'s "my" $HOME {data} &'
+    config = smoke_with(tmp_path, "odd", **local(folder))
+    place = tmp_path / "else where's {x} $y"
+    place.mkdir()
+    given = ("results/odd/data/manifest.json", "--cores", "1", "--configfile", config)
+    done = snakemake(checkout, *given, "--directory", str(place))
+    assert done.returncode == 0, done.stdout
+    assert (place / "results/odd/data/train.jsonl").is_file()
+    assert not (checkout / "results/odd").exists()
+
+
+@pytest.mark.case("machine", "`snakemake -s ../Snakefile` in a subfolder", "the jobs as above it")
+def test_it_runs_from_a_subfolder(checkout: Path, snakemake: Snakemake, tmp_path: Path) -> None:
+    listed = snakemake(checkout / "workflow", "-n", "-s", "../Snakefile")
+    assert listed.returncode == 0, listed.stdout
+    assert counts(listed.stdout) == counts(snakemake(checkout, "-n").stdout)
+    (tmp_path / "atkd.py").write_text("raise SystemExit('another atkd')")
+    given = ("--cores", "1", "-s", str(checkout / "Snakefile"), "results/smoke/data/manifest.json")
+    config = ("--configfile", str(checkout / "config/smoke.yaml"))
+    done = snakemake(tmp_path, *given, *config)
+    assert done.returncode == 0 and (tmp_path / "results/smoke/data/train.jsonl").is_file()
+
+
+MISSING = [
+    pytest.param({"data_root": "/nowhere"}, marks=pytest.mark.case(
+        "config", "a data root that is not there",
+        "config key data.settings.root: found /nowhere/data; expected a folder")),
+    pytest.param({"families": {"opt": {"tokenizer": {"files": "/nowhere"}}}},
+        marks=pytest.mark.case("config", "a tokenizer's folder that is not there",
+        "config key families.opt.tokenizer.files: found /nowhere; expected a folder")),
+    pytest.param({"families": {"opt": {"models": {"1.3b": {"build": None, "folder": "/nowhere"}}}}},
+        marks=pytest.mark.case("config", "a model's folder that is not there",
+        "config key families.opt.models.1.3b.folder: found /nowhere; expected a folder")),
+    pytest.param({"data": {"settings": {"train": "no.jsonl"}}}, marks=pytest.mark.case(
+        "data", "a file that is not there",
+        "data/no.jsonl not found; expected a file or folder of rows, or one of alpaca_davinci003"
+        )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", MISSING)
+def test_what_is_not_there_is_named_before_other_jobs(
+    checkout: Path, snakemake: Snakemake, tmp_path: Path, changes: dict, says: str
+) -> None:
+    config = smoke_with(tmp_path, "missing", **local(tmp_path))
+    more = tmp_path / "more.yaml"
+    if "tokenizer" in changes.get("families", {}).get("opt", {}):
+        changes["families"]["opt"]["tokenizer"]["train"] = None
+    more.write_text(yaml.safe_dump(changes), encoding="utf-8")
+    done = snakemake(checkout, "--cores", "1", "--configfile", config, str(more))
+    assert done.returncode and says in done.stdout and "Traceback" not in done.stdout
+    assert not (checkout / "results/missing/data/manifest.json").exists()
 
 
 def test_an_endpoint_adds_one_judge_job_and_changes_no_other(
@@ -145,18 +258,10 @@ def test_a_bad_line_of_data_is_named_on_the_terminal(
     checkout: Path, snakemake: Snakemake, tmp_path: Path
 ) -> None:
     row = {"instruction": "Say it.", "input": "", "output": "It."}
-    (tmp_path / "data/alpaca_gpt4_subset").mkdir(parents=True)
     path = tmp_path / "data/alpaca_gpt4_subset/train.jsonl"
     write_jsonl(path, [row, row])
     path.write_text(path.read_text() + '{"instruction": "cut', encoding="utf-8")
-    settings = {"train": "alpaca_gpt4_subset"}
-    config = smoke_with(
-        tmp_path,
-        "badline",
-        data={"source": "local", "settings": settings},
-        data_root=str(tmp_path),
-        extra_tasks=[],
-    )
+    config = smoke_with(tmp_path, "badline", **local(tmp_path, train="alpaca_gpt4_subset"))
     done = snakemake(checkout, "--cores", "1", "--configfile", config)
     errors = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
     assert done.returncode != 0 and len(errors) == 1

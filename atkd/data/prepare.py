@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from atkd.config import filled_part
+from atkd.config import DATA_FOLDER, SOURCES, checked_data
 from atkd.data.sources import Placed, Row, read_entries
 from atkd.runtime.files import InputError, folder_lock, sha256, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
 from atkd.tasks import INSTRUCTION, TASKS, row_of
 
-# Source -> the group of the schema that describes its settings.
-GROUPS = {"world": "world", "local": "local", "hub": "remote", "url": "remote"}
 TYPES: dict[str, type] = {"choices": list, "answers": list, "answer": int}  # all others: str
 
 
@@ -67,7 +65,7 @@ def canonical(name: str, placed: Iterable[Placed], keep: bool = False) -> list[R
     rows: list[Row] = []
     seen: dict[str, str] = {}
     for number, (place, raw) in enumerate(placed):
-        row = {"id": str(raw.get("id", f"{name}-{number}"))}
+        row = {"id": _id(raw, f"{name}-{number}", place)}
         row |= {field: _field(field, raw, wanted, place) for field in wanted}
         if row["id"] in seen:
             raise InputError(f"{place}: id {row['id']!r} repeats that of {seen[row['id']]}")
@@ -78,10 +76,22 @@ def canonical(name: str, placed: Iterable[Placed], keep: bool = False) -> list[R
     return rows
 
 
+def _id(raw: Row, default: str, place: str) -> str:
+    """A row's id, text or a whole number; the default where it has none."""
+    value = raw.get("id")
+    if value is None:
+        return default
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise InputError(f"{place}: field 'id' is {value!r}, expected text or a whole number")
+    return _encodable(str(value), "id", place)
+
+
 def _field(field: str, raw: Row, wanted: tuple[str, ...], place: str) -> Any:
     """A row's value of a field, checked; an instruction may have no input."""
     optional = field == "input" and "instruction" in wanted
-    value = raw.get(field, "" if optional else None)
+    value = raw.get(field)
+    if value is None and optional:
+        return ""
     if value is None:
         raise InputError(f"{place}: field {field!r} is missing; expected {', '.join(wanted)}")
     kind = TYPES.get(field, str)
@@ -91,11 +101,29 @@ def _field(field: str, raw: Row, wanted: tuple[str, ...], place: str) -> Any:
         raise InputError(f"{place}: field 'answer' is {value}, expected 0 to 3")
     if field == "choices" and len(value) != 4:
         raise InputError(f"{place}: field 'choices' has {len(value)} entries, expected 4")
+    for text in value if isinstance(value, list) else ():
+        if not isinstance(text, str):
+            raise InputError(f"{place}: field {field!r} has the entry {text!r}, expected text")
+        _encodable(text, field, place)
     blank = not value.strip() if isinstance(value, str) else value == []
     if blank and not optional:
-        what = "response is empty" if field == "output" else f"field {field!r} is empty"
-        raise InputError(f"{place}: {what}, expected text")
-    return value
+        if field == "output":
+            how = "data.settings.blank_output: drop leaves such rows out"
+            raise InputError(f"{place}: response is empty, expected text ({how})")
+        raise InputError(f"{place}: field {field!r} is empty, expected text")
+    return _encodable(value, field, place) if isinstance(value, str) else value
+
+
+def _encodable(text: str, field: str, place: str) -> str:
+    """The text, if a file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise InputError(
+            f"{place}: field {field!r} holds {half}, half a surrogate pair; expected text"
+        ) from None
+    return text
 
 
 @dataclass
@@ -133,46 +161,45 @@ def _generated(name: str, rows: list[Row]) -> list[Row]:
 def local_entries(settings: Mapping[str, Any]) -> tuple[Row, list[str]]:
     """Entries of the files under a data root, and notes on what the text is and is not."""
     base = _data_folder(settings)
-    train = _local_set(settings["train"], LOCAL_TRAIN)
-    texts = [_local_set(name, LOCAL_TEXT) for name in settings["pretrain"]]
-    entries = {
-        "train": [{"file": str(base / train.file)}],
-        "pretrain": [{"file": str(base / text.file)} for text in texts],
-        "tasks": {task: _task_entries(task, base) for task in settings["tasks"]},
+    tasks, notes = settings["tasks"], list[str]()
+    if isinstance(tasks, list):
+        tasks = {task: _task_entries(task) for task in tasks}
+
+    def placed(entries: list[Row], known: Mapping[str, LocalSet]) -> list[Row]:
+        made = []
+        for entry in entries:
+            name = entry.get("file", "")
+            if name in known:
+                notes.append(known[name].note)
+                name = known[name].file
+            made.append(entry | {"file": str(base / name)} if name else entry)
+        return made
+
+    entries: Row = {
+        "train": placed(settings["train"], LOCAL_TRAIN),
+        "pretrain": placed(settings["pretrain"], LOCAL_TEXT),
+        "tasks": {task: placed(of_task, {}) for task, of_task in tasks.items()},
     }
-    return entries, [train.note, *(text.note for text in texts)]
+    return entries, notes
 
 
-def local_tasks() -> list[str]:
-    """The tasks whose rows may lie in a data folder."""
-    return [name for name, row in TASKS.items() if row.files]
-
-
-def _task_entries(task: str, base: Path) -> list[Row]:
-    if task not in local_tasks():
-        known = ", ".join(local_tasks())
-        raise InputError(f"data.settings.tasks: found {task!r}, expected {known}")
+def _task_entries(task: str) -> list[Row]:
+    """A task's own files."""
     return [
-        {"file": str(base / file.path)} | ({"split": file.split} if file.split else {})
+        {"file": file.path} | ({"split": file.split} if file.split else {})
         for file in TASKS[task].files
     ]
 
 
-def _local_set(name: str, known: Mapping[str, LocalSet]) -> LocalSet:
-    if name not in known:
-        raise InputError(f"data.settings: found {name!r}, expected one of {', '.join(known)}")
-    return known[name]
-
-
 def _data_folder(settings: Mapping[str, Any]) -> Path:
-    """`root` itself, or data/ under `data_root` or the environment's ATKD_DATA."""
-    root = settings.get("data_root") or os.environ.get("ATKD_DATA")
-    given = settings.get("root") or root
-    folder = Path(settings.get("root") or Path(root or "") / "data")
-    if not given or not folder.is_dir():
+    """`root` itself, or data/ under the environment's ATKD_DATA."""
+    root = os.environ.get("ATKD_DATA")
+    folder = Path(settings.get("root") or Path(root or "") / DATA_FOLDER)
+    if not (settings.get("root") or root) or not folder.is_dir():
         raise InputError(
-            f"data_root: found {folder.parent if given else 'nothing'}, expected a folder that "
-            "holds data/ (config key data_root, or environment variable ATKD_DATA)"
+            f"data.settings.root: found {folder if root or settings.get('root') else 'nothing'}, "
+            "expected a folder of data sets (config key data_root, or the environment variable "
+            "ATKD_DATA, names the folder it is under)"
         )
     return folder
 
@@ -181,35 +208,52 @@ def from_entries(
     entries: Row, settings: Mapping[str, Any], seed: int, folder: Path, notes: list[str]
 ) -> Data:
     """Reads `train`, `pretrain` and `tasks` (entries of files, ids or urls), within `limits`."""
-    missing = [name for name in ("train", "tasks") if not entries.get(name)]
-    if missing:
-        raise InputError(f"data.settings.{missing[0]}: missing, expected train and tasks")
-    limits = settings["limits"]
-    unknown = set(limits) - {"train", "pretrain", *entries["tasks"]}
-    if unknown:
-        raise InputError(f"data.settings.limits: no file {sorted(unknown)[0]!r} to limit")
     made: dict[str, list[Row]] = {"pretrain": []}  # none is needed where bases come pretrained
-    parts_of = {name: entries[name] for name in ("train", "pretrain") if name in entries}
-    for name, parts in {**parts_of, **entries["tasks"]}.items():
-        parts = [parts] if isinstance(parts, dict) else parts
-        placed = read_entries(name, parts, folder, notes)
-        rows = canonical(name, _with_text(placed, notes) if name == "pretrain" else placed)
-        made[name] = limited(name, rows, limits.get(name), seed)
+    parts_of = {name: entries[name] for name in ("train", "pretrain") if entries[name]}
+    parts_of |= entries["tasks"]
+    _check_files(parts_of)
+    drop = settings["blank_output"] == "drop"
+    for name, parts in parts_of.items():
+        placed = read_entries(parts, folder, notes)
+        if name == "pretrain":
+            placed = _without_blank(name, "text", placed, notes)
+        elif drop:
+            placed = _without_blank(name, "output", placed, notes)
+        rows = canonical(name, placed)
+        limit = settings["limits"].get(name)
+        made[name] = limited(name, rows, limit, seed)
         if len(made[name]) < len(rows):
             notes.append(f"{name}: {len(made[name])} of {len(rows)} rows, drawn with seed {seed}")
     return Data(made.pop("train"), made.pop("pretrain"), made, notes)
 
 
-def _with_text(placed: Iterable[Placed], notes: list[str]) -> Iterator[Placed]:
-    """Leaves out blank pieces of plain text, and notes how many."""
+def _check_files(entries: Mapping[str, list[Row]]) -> None:
+    """InputError on the first file that is not there, before any is read."""
+    for name, parts in entries.items():
+        for path in (Path(entry["file"]) for entry in parts if "file" in entry):
+            if not path.exists():
+                key = name if name in ("train", "pretrain") else f"tasks.{name}"
+                known = {"train": LOCAL_TRAIN, "pretrain": LOCAL_TEXT}.get(name, {})
+                also = f", or one of {', '.join(known)}" if known else ""
+                raise InputError(
+                    f"config key data.settings.{key}: {path} not found; expected a file or folder"
+                    f" of rows{also}"
+                )
+
+
+def _without_blank(
+    name: str, field: str, placed: Iterable[Placed], notes: list[str]
+) -> Iterator[Placed]:
+    """Leaves out rows whose text in a field is blank or null, and notes how many."""
     blank = 0
     for place, row in placed:
-        if isinstance(row.get("text"), str) and not row["text"].strip():
+        value = row.get(field, field)
+        if value is None or (isinstance(value, str) and not value.strip()):
             blank += 1
         else:
             yield place, row
     if blank:
-        notes.append(f"pretrain: {blank} blank pieces left out")
+        notes.append(f"{name}: {blank} rows with a blank {field} left out")
 
 
 def limited(name: str, rows: list[Row], limit: int | None, seed: int) -> list[Row]:
@@ -219,12 +263,8 @@ def limited(name: str, rows: list[Row], limit: int | None, seed: int) -> list[Ro
     """
     if limit is None:
         return rows
-    if limit < 1:
-        raise InputError(f"data.settings.limits.{name}: found {limit}, expected at least 1")
     order = list(range(len(rows)))
     random.Random(f"{seed} {name}").shuffle(order)
-    if name in TASKS and TASKS[name].items == "bbh":
-        raise InputError(f"data.settings.limits.{name}: set evaluation.limit.{name} instead")
     if name == "pretrain":
         total, count = 0, 0
         while count < len(order) and total < limit:
@@ -281,9 +321,7 @@ def write(data: Data, folder: Path, source: Row) -> Row:
 
 def prepare(source: str, settings: Row, seed: int, folder: Path) -> Row:
     """Data of one source, checked, separated and written; returns the manifest."""
-    if source not in GROUPS:
-        raise InputError(f"data.source: found {source!r}, expected {', '.join(GROUPS)}")
-    settings = filled_part(GROUPS[source], settings)
+    settings = checked_data(source, settings)
     if source == "world":
         data = from_world(settings, seed)
     elif source == "local":
@@ -301,12 +339,12 @@ def prepare(source: str, settings: Row, seed: int, folder: Path) -> Row:
 def main() -> None:
     """Writes train.jsonl, pretrain.jsonl, tasks/ and manifest.json from one source."""
     parser = argparse.ArgumentParser(prog="python -m atkd data", description=main.__doc__)
-    parser.add_argument("--source", required=True, help="world, local, hub or url")
+    parser.add_argument("--source", required=True, help=", ".join(SOURCES))
     parser.add_argument("--settings", default="{}", help="JSON settings of the source")
     parser.add_argument("--seed", type=int, default=1, help="of the world, and of limited draws")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    settings = json.loads(args.settings)
+    settings = checked_data(args.source, json.loads(args.settings))
     stage = Stage("data", "data", {"source": args.source} | settings, args.seed)
     stage.ready()
     with folder_lock(args.output):

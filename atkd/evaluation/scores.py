@@ -31,6 +31,7 @@ from atkd.runtime.files import (
     open_text,
     read_json,
     read_jsonl,
+    reading,
     write_csv,
     write_json,
 )
@@ -134,12 +135,12 @@ def texts(metric: str, value: Value) -> Row:
 def document_rows(path: Path, columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> Iterator[Row]:
     """Document rows, one by one; InputError if the file is damaged or has other columns."""
     try:
-        with open_text(path) as handle:
+        with reading(path), open_text(path) as handle:
             reader = csv.DictReader(handle)
             if tuple(reader.fieldnames or ()) != columns:
                 raise InputError(f"{path}: expected rows with columns {', '.join(columns)}")
             yield from reader
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 

@@ -121,7 +121,7 @@ class Numbers:
         path = self.folder / f"{name}.csv"
         try:
             return pd.read_csv(path, keep_default_na=False, na_values=[""])
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: expected a CSV written by the stage tables ({error})"
             ) from None

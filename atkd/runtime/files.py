@@ -10,9 +10,13 @@ import io
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO, cast
+from urllib.parse import unquote, urlsplit
+
+FORMATS = ("jsonl", "json", "parquet")  # of rows: JSON objects a line, in a list, Parquet
 
 LFS_POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 
@@ -80,14 +84,131 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         handle.write(text)
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads a JSON file; InputError names the file when it is missing or malformed."""
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Says in one InputError that names `path` why it cannot be read."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: file not found") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected a file") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged or no gzip file ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def format_of(address: str | os.PathLike[str], place: str = "") -> str:
+    """The one of FORMATS that a file's name tells, `.gz` or not, or the path of its address.
+
+    InputError, at `place`, where it tells none.
+    """
+    ending = str(file_name(address)).lower().removesuffix(".gz").rpartition(".")[2]
+    if ending in FORMATS:
+        return ending
+    endings = ", ".join(f".{name}" for name in FORMATS)
+    expected = f"expected a name that ends in {endings}, .gz or not, or the key `format`"
+    raise InputError(f"{place}: found {address}; {expected}" if place else f"{address}: {expected}")
+
+
+def file_name(address: str | os.PathLike[str]) -> str:
+    """The last part of a path or of an address, without its query."""
+    text = str(address)
+    return (unquote(urlsplit(text).path) if "://" in text else text).rpartition("/")[2]
+
+
+def _open_bytes(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A file's bytes; those of gzip are told by its name or its first two, and decompressed."""
+    with open(path, "rb") as handle:
+        packed = handle.read(2) == b"\x1f\x8b" or str(path).endswith(".gz")
+    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else open(path, "rb")
+
+
+def _decoded(path: Any, content: bytes, line: int = 1) -> str:
+    """UTF-8 from a file's `line` on; a byte-order mark at its start is no text."""
+    try:
+        return content.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line += error.object[: error.start].count(b"\n")
+        byte = error.object[error.start]
+        raise InputError(f"{path}:{line}: byte 0x{byte:02x} is not UTF-8; save it so") from None
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A whole UTF-8 text (`.gz` decompressed); InputError names a file that cannot be read."""
+    with reading(path), _open_bytes(path) as handle:
+        return _decoded(path, handle.read())
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys are not to repeat."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {repeated!r} occurs twice")
+    return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def _parsed(path: Any, text: str, line: int | None = None) -> Any:
+    """The JSON value of a whole text, or of one line of it."""
+    shown = f": {text.strip()[:60]!r}" if line else ""
+    try:
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+        place = f"{path}:{line or error.lineno}"
+        raise InputError(f"{place}: not valid JSON ({error.msg}){shown}") from None
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:  # a repeated key, or a number of thousands of digits
+        reason = str(error)
+    place = f"{path}:{line}" if line else f"{path}"
+    raise InputError(f"{place}: not valid JSON ({reason}){shown}")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file; InputError names the file when it is missing or malformed."""
+    return _parsed(path, read_text(path))
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Reads a YAML file; InputError names it when it is missing, malformed or repeats a key."""
+    import yaml
+
+    text = read_text(path)
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _refuse_repeats(node, path, set())
+        return None if node is None else loader.construct_document(node)
+    except InputError:
+        raise
+    except RecursionError:
+        reason = "nested too deeply"
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())  # beside YAML's own, those of the date 2024-13-01
+    raise InputError(f"{path}: not valid YAML ({reason})")
+
+
+def _refuse_repeats(node: Any, path: Any, seen: set[int]) -> None:
+    """InputError on a key that a YAML mapping has twice, and of which the last would win."""
+    if not isinstance(getattr(node, "value", None), list) or id(node) in seen:
+        return
+    seen.add(id(node))
+    keys: set[Any] = set()
+    for child in node.value:
+        for part in child if isinstance(child, tuple) else (child,):
+            _refuse_repeats(part, path, seen)
+        if isinstance(child, tuple) and isinstance(child[0].value, str):
+            key = child[0].value
+            if key in keys and key != "<<":
+                line = child[0].start_mark.line + 1
+                raise InputError(f"{path}:{line}: key {key!r} occurs twice")
+            keys.add(key)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -99,23 +220,23 @@ def read_jsonl(
     path: str | os.PathLike[str], fields: Iterable[str] = ()
 ) -> Iterator[dict[str, Any]]:
     """Rows of a JSON-lines file; InputError gives file:line for a bad line or a missing field."""
+    return (row for _, row in numbered_jsonl(path, fields))
+
+
+def numbered_jsonl(
+    path: str | os.PathLike[str], fields: Iterable[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a JSON-lines file with the numbers of their lines, blank ones left out."""
     wanted = tuple(fields)
-    try:
-        with open_text(path) as handle:
-            for number, line in enumerate(handle, 1):
-                yield _row(path, number, line, wanted)
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 JSON lines ({error})") from None
+    with reading(path), _open_bytes(path) as handle:
+        for number, content in enumerate(handle, 1):
+            line = _decoded(path, content, number)
+            if line.strip():
+                yield number, _row(path, number, line, wanted)
 
 
 def _row(path: Any, number: int, line: str, fields: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        shown = line.strip()[:60]
-        raise InputError(f"{path}:{number}: not valid JSON ({error.msg}): {shown!r}") from None
+    row = _parsed(path, line, number)
     if not isinstance(row, dict):
         raise InputError(f"{path}:{number}: found {type(row).__name__}, expected a JSON object")
     missing = [name for name in fields if name not in row]

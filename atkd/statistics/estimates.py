@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from atkd.evaluation.metrics import METRICS, WORDLESS
 from atkd.methods import METHODS, title_of
 from atkd.models.families import FAMILIES
-from atkd.runtime.files import InputError, read_json, write_text
+from atkd.runtime.files import InputError, read_json, reading, write_text
 from atkd.statistics import intervals
 from atkd.tasks import AVERAGE_TITLES, AVERAGES, TASKS, open_ended
 
@@ -201,12 +201,11 @@ def read_csv(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
 
     names = ("config", "run", "task", "document", "group", "metric")
     types = dict.fromkeys([*KEYS, *names], str)
-    try:
-        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+    with reading(path):
+        try:
+            frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+        except ValueError as error:
+            raise InputError(f"{path}: cannot be read as CSV ({error})") from None
     missing = [name for name in columns if name not in frame]
     if missing or frame.empty:
         lack = f"column {missing[0]!r} is missing" if missing else "no rows"

@@ -19,7 +19,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from atkd.config import schema
+from atkd.config import checked_part
 from atkd.runtime.files import InputError
 from atkd.tasks import TASKS
 from atkd.world.exams import (
@@ -64,17 +64,7 @@ def checked(settings: Mapping[str, Any]) -> Row:
 
     Ranges and defaults are those of `$defs.world` in the configuration's schema.
     """
-    rows = schema()["$defs"]["world"]["properties"]
-    for name, value in settings.items():
-        if name not in rows:
-            known = ", ".join(rows)
-            raise InputError(f"data.settings.{name}: found unknown key; expected one of {known}")
-        least, most = rows[name]["minimum"], rows[name]["maximum"]
-        whole = rows[name]["type"] == "integer"
-        if type(value) not in ((int,) if whole else (int, float)) or not least <= value <= most:
-            what = f"{'an integer' if whole else 'a number'} from {least} to {most}"
-            raise InputError(f"data.settings.{name}: found {value!r}; expected {what}")
-    return {name: row["default"] for name, row in rows.items()} | dict(settings)
+    return checked_part("world", settings)
 
 
 def open_tasks() -> list[str]:

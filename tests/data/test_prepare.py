@@ -49,8 +49,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def prepared(root: Path, folder: Path, **settings: Any) -> dict[str, Any]:
-    return prepare.prepare("local", {"data_root": str(root)} | settings, 1, folder)
+def prepared(root: Path, folder: Path, /, **settings: Any) -> dict[str, Any]:
+    given = {"root": str(root / "data"), "pretrain": "text_novels"} | settings
+    return prepare.prepare("local", given, 1, folder)
 
 
 def test_local_layout(root: Path, tmp_path: Path) -> None:
@@ -162,7 +163,9 @@ def test_a_new_task_with_files_is_a_row(
 
 def test_blank_pages_are_left_out(root: Path, tmp_path: Path) -> None:
     write(root / "data/text_novels/train.jsonl.gz", [{"text": "One."}, {"text": " \n"}])
-    assert "pretrain: 1 blank pieces left out" in prepared(root, tmp_path / "out")["notes"]
+    assert (
+        "pretrain: 1 rows with a blank text left out" in prepared(root, tmp_path / "out")["notes"]
+    )
 
 
 def _append(name: str, line: str) -> Callable[[Path], None]:
@@ -213,11 +216,12 @@ def test_bad_files(case: str, root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data_root": "/nowhere"}, "data_root: found /nowhere, expected a folder"),
-        ({"train": "alpaca"}, "found 'alpaca', expected one of alpaca_davinci003"),
-        ({"tasks": ["dolly", "gsm8k"]}, "found 'gsm8k', expected dolly"),
-        ({"limits": {"dolly": 0}}, "limits.dolly: found 0, expected at least 1"),
+        ({"root": "/nowhere"}, "data.settings.root: found /nowhere, expected a folder"),
+        ({"train": "alpaca"}, "data/alpaca not found; .*, or one of alpaca_davinci003"),
+        ({"tasks": ["dolly", "gsm8k"]}, "found \"gsm8k\"; expected one of .'dolly'"),
+        ({"limits": {"dolly": 0}}, "limits.dolly: found 0; expected a number of at least 1"),
         ({"limits": {"doly": 1}}, "no file 'doly' to limit"),
+        ({"limits": {"bbh": 1}}, "its shots are its first rows; set evaluation.limit.bbh"),
     ],
 )
 def test_bad_settings(settings: dict, message: str, root: Path, tmp_path: Path) -> None:
@@ -225,9 +229,22 @@ def test_bad_settings(settings: dict, message: str, root: Path, tmp_path: Path) 
         prepared(root, tmp_path / "out", **settings)
 
 
+@pytest.mark.case(
+    "config", "`atkd data --settings '[1]'`", "config key data.settings: found [1]; expected object"
+)
+def test_settings_of_the_command_line_are_checked(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["data", "--source", "world", "--settings", "[1]", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", line)
+    with pytest.raises(InputError) as caught:
+        prepare.main()
+    assert says in str(caught.value) and not (tmp_path / "out").exists()
+
+
 def test_no_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATKD_DATA", raising=False)
-    with pytest.raises(InputError, match="data_root: found nothing, expected a folder"):
+    with pytest.raises(InputError, match=r"data\.settings\.root: found nothing, expected a folder"):
         prepare.prepare("local", {}, 1, tmp_path)
 
 
@@ -242,12 +259,12 @@ def test_hub_layout_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write(hub / "drop/test.jsonl", [{"passage": "P.", "q": "Q?", "spans": {"text": ["2", "2"]}}])
     notes: list[str] = []
     entries = [{"id": str(hub), "configs": ["sort"], "splits": ["test"]}]
-    rows = prepare.canonical("bbh", sources.read_entries("bbh", entries, tmp_path, notes))
+    rows = prepare.canonical("bbh", sources.read_entries(entries, tmp_path, notes))
     assert rows == [{"id": "bbh-0", "task": "sort", "input": "b a", "target": "a b"}]
     assert notes == [f"unpinned: {hub} at revision main"]
     columns = {"question": "q", "answers": "spans.text"}
     entries = [{"file": str(hub / "drop/test.jsonl"), "columns": columns}]
-    rows = prepare.canonical("drop", sources.read_entries("drop", entries, tmp_path, notes))
+    rows = prepare.canonical("drop", sources.read_entries(entries, tmp_path, notes))
     assert rows[0]["question"] == "Q?" and rows[0]["answers"] == ["2", "2"]
 
 
@@ -256,7 +273,7 @@ def test_pretrained_models_need_no_text(root: Path, tmp_path: Path) -> None:
     entries["tasks"] = {"drop": [{"file": str(root / "data/drop/dev.jsonl.gz")}]}
     manifest = prepare.prepare("hub", entries, 1, tmp_path / "out")
     assert manifest["files"]["pretrain.jsonl"]["rows"] == 0
-    with pytest.raises(InputError, match=r"data.settings.tasks: missing"):
+    with pytest.raises(InputError, match=r"data.settings: 'tasks' is a required property"):
         prepare.prepare("hub", {"train": entries["train"]}, 1, tmp_path / "out")
 
 
@@ -308,14 +325,98 @@ def test_download_resumes_and_verifies(server: str, tmp_path: Path) -> None:
     assert path.read_bytes() == body and os.listdir(folder) == [path.name]
     sources.download(entry, folder)
     assert Ranged.asked == ["bytes=100-"]  # resumed once, then found
-    assert len(prepare.canonical("train", sources.read_entries("train", [entry], folder, []))) == 20
+    assert len(prepare.canonical("train", sources.read_entries([entry], folder, []))) == 20
     wrong = entry | {"sha256": "0" * 64}
     with pytest.raises(InputError, match=f"sha256 is {entry['sha256']}, expected 0000"):
         sources.download(wrong, folder)
-    with pytest.raises(InputError, match="sha256 is missing"):
-        sources.download({"url": entry["url"]}, folder)
+    settings = {"train": {"url": entry["url"]}, "tasks": {"dolly": "dolly.jsonl"}}
+    with pytest.raises(InputError, match=r"train\.0\.sha256: missing; expected the 64 hex digits"):
+        config.checked_data("url", settings)
     with pytest.raises(InputError, match="cannot be fetched"):
         sources.download(entry | {"url": "http://127.0.0.1:1/x.json"}, tmp_path / "other")
+
+
+@pytest.mark.case("data", "an address `...train.json?download=true`", "the JSON list train.json")
+def test_an_address_is_known_by_its_path(server: str, tmp_path: Path) -> None:
+    body = json.dumps(TRAIN).encode()
+    (tmp_path / "my train.json").write_bytes(body)
+    digest = hashlib.sha256(body).hexdigest()
+    entry = {"url": f"{server}/my%20train.json?download=true#top", "sha256": digest}
+    rows = list(sources.read_entries([entry], tmp_path / "got", []))
+    assert len(rows) == 20 and os.listdir(tmp_path / "got") == [f"{digest[:12]}-my train.json"]
+    (tmp_path / "content").write_bytes(body)
+    entry = {"url": f"{server}/content", "sha256": digest, "format": "json"}
+    assert len(list(sources.read_entries([entry], tmp_path / "got", []))) == 20
+
+
+BLANK = [
+    pytest.param("", marks=pytest.mark.case(
+        "data", "a blank `output`", "response is empty, expected text "
+        "(data.settings.blank_output: drop leaves such rows out)")),
+    pytest.param(None, marks=pytest.mark.case(
+        "data", "`\"output\": null`", "field 'output' is missing; expected instruction, input")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("output", BLANK)
+@pytest.mark.parametrize("source", ["local", "hub"])
+def test_blank_outputs_follow_a_setting(
+    source: str, output: str | None, says: str, root: Path, tmp_path: Path
+) -> None:
+    path = root / "data/mine.jsonl"
+    write(path, [{"instruction": "Say it.", "output": output}, *TRAIN, TRAIN[0] | {"output": " "}])
+    write(root / "data/test.jsonl", [GENERATION, GENERATION | {"output": "\n"}])
+    settings: dict[str, Any] = {"train": str(path)}
+    settings["tasks"] = {"dolly": str(root / "data/test.jsonl")}
+    if source == "local":
+        settings["root"] = str(root)
+    with pytest.raises(InputError) as caught:
+        prepare.prepare(source, settings, 1, tmp_path / "out")
+    assert f"{path}:1: {says}" in str(caught.value)
+    manifest = prepare.prepare(source, settings | {"blank_output": "drop"}, 1, tmp_path / "out")
+    assert "train: 2 rows with a blank output left out" in manifest["notes"]
+    assert "dolly: 1 rows with a blank output left out" in manifest["notes"]
+    assert manifest["files"]["train.jsonl"]["rows"] == 20
+
+
+def test_entries_of_a_list_must_be_text(root: Path, tmp_path: Path) -> None:
+    write(root / "data/mmlu/dev.jsonl.gz", [MMLU | {"choices": ["a", "b", "c", 4]}])
+    with pytest.raises(
+        InputError, match=r"dev.*:1: field 'choices' has the entry 4, expected text"
+    ):
+        prepared(root, tmp_path / "out")
+
+
+@pytest.mark.case(
+    "data", "a task's folder with dev.jsonl.gz and test.jsonl.gz", "splits named dev and test"
+)
+def test_ones_own_files_serve_training_pretraining_and_every_task(
+    root: Path, tmp_path: Path
+) -> None:
+    write(root / "data/chats/b.jsonl", [{"ask": "B?", "say": "b", "more": None}])
+    write(root / "data/chats/a.jsonl", [{"ask": "A?", "say": "a", "more": "c"}])
+    columns = {"instruction": "ask", "input": "more", "output": "say"}
+    manifest = prepared(
+        root,
+        tmp_path / "out",
+        train=[{"file": "chats", "columns": columns}, "alpaca_davinci003"],
+        pretrain=[{"file": str(root / "data/chats"), "columns": {"text": "ask"}}, "text_novels"],
+        tasks={"mmlu": "mmlu", "koala": {"file": "dolly/valid.jsonl"}, "drop": "drop"},
+        limits={"mmlu": 2, "koala": 1},
+    )
+    rows = {name: facts["rows"] for name, facts in manifest["files"].items()}
+    assert rows == {
+        "train.jsonl": 22,
+        "pretrain.jsonl": 32,
+        "tasks/mmlu.jsonl": 3,
+        "tasks/koala.jsonl": 1,
+        "tasks/drop.jsonl": 1,
+    }
+    first = next(read_jsonl(tmp_path / "out/train.jsonl"))
+    assert first == {"id": "train-0", "instruction": "A?", "input": "c", "output": "a"}
+    splits = [row["split"] for row in read_jsonl(tmp_path / "out/tasks/mmlu.jsonl")]
+    assert splits == ["dev", "test", "test"]
+    assert len(manifest["notes"]) == 5  # what two sets are, two limits, no overlap
 
 
 def test_world_is_canonical(tmp_path: Path) -> None:
@@ -328,7 +429,8 @@ def test_real_counts(tmp_path: Path) -> None:
     if not os.environ.get("ATKD_DATA"):
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
     limits = {"pretrain": 100_000}
-    manifest = prepare.prepare("local", {"limits": limits}, 1, tmp_path / "out")
+    settings = {"limits": limits, "pretrain": "text_novels"}
+    manifest = prepare.prepare("local", settings, 1, tmp_path / "out")
     rows = {name: facts["rows"] for name, facts in manifest["files"].items()}
     tasks = {name: rows[f"tasks/{name}.jsonl"] for name in AVERAGES["average"]}
     assert tasks == {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from atkd.evaluation import metrics, scores
 from atkd.runtime.files import InputError, read_json, write_csv, write_json, write_jsonl
+from atkd.statistics.estimates import read_csv
 from atkd.tasks import AVERAGES, TASKS
 
 RECORD = {"config": "tiny", "source": "world", "runs": ["opt/125m/-/sft/1"]}
@@ -177,3 +180,15 @@ def test_a_value_that_is_no_number_is_not_averaged(results: Path, says: str) -> 
     write_csv(path, scores.DOCUMENT_COLUMNS, rows)
     with pytest.raises(InputError, match=f"opt/125m/-/sft/1: {says}"):
         collected(results)
+
+
+@pytest.mark.parametrize("read", [scores.read_documents, read_csv])
+@pytest.mark.case("machine", "scores in a damaged .gz", "damaged or no gzip file (Error -3 while")
+def test_damaged_scores_are_named(read: Callable[..., Any], tmp_path: Path, says: str) -> None:
+    path = tmp_path / "documents.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" * 99)[:10] + b"\xff" * 99)
+    with pytest.raises(InputError) as caught:
+        read(path, ("a", "b"))
+    assert f"{path}: {says}" in str(caught.value)
+    with pytest.raises(InputError, match="is a folder, expected a file"):
+        read(tmp_path, ("a", "b"))

@@ -23,7 +23,7 @@ KEY = "sk-very-secret-0123456789"
         ({"endpoint": "https://host:port/v1"}, r"endpoint: expected http\(s\)://host"),
         ({"api_key": "x"}, r"judge: unknown key 'api_key'; expected one of endpoint, model"),
         ({"orders": 3}, r"judge\.orders: found 3; expected one of \[1, 2\]"),
-        ({"timeout_s": "9"}, r"judge\.timeout_s: found \"9\"; expected number\. Longest wait"),
+        ({"timeout_s": "9s"}, r"judge\.timeout_s: found \"9s\"; expected number\. Longest wait"),
         ({"timeout_s": 0}, r"judge\.timeout_s: found 0; expected a number of at least 0\.001"),
         ({"concurrency": 1001}, r"concurrency: found 1001; expected a number of at most 1000"),
         ({"retries": True}, r"judge\.retries: found true; expected integer"),

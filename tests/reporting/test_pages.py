@@ -139,10 +139,10 @@ def test_missing_and_broken_files_are_named(run: Path, tmp_path: Path) -> None:
         pages.samples(tmp_path)
     path = run / "runs" / PAIR[1] / "documents.csv.gz"
     path.write_bytes(b"not gzip")
-    with pytest.raises(InputError, match=r"none/1/documents\.csv\.gz: cannot be read"):
+    with pytest.raises(InputError, match=r"none/1/documents\.csv\.gz: damaged or no gzip"):
         pages.samples(run)
     path.unlink()
-    with pytest.raises(InputError, match=r"none/1/documents\.csv\.gz: cannot be read"):
+    with pytest.raises(InputError, match=r"none/1/documents\.csv\.gz: file not found"):
         pages.samples(run)
 
 
@@ -216,7 +216,7 @@ def test_all_runs_documents_come_first(tmp_path: Path) -> None:
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"sft/1/documents\.csv\.gz: cannot be read"):
+    with pytest.raises(InputError, match=r"sft/1/documents\.csv\.gz: file not found"):
         measured(tmp_path, [RUN])
     whole = tmp_path / "documents.csv.gz"
     write(whole, OWN)
@@ -228,7 +228,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     write(whole, OWN, RUN)
     for damaged in (b"not gzip", whole.read_bytes()[:-9]):
         whole.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"/documents\.csv\.gz: cannot be read"):
+        with pytest.raises(InputError, match=r"/documents\.csv\.gz: damaged or no gzip file"):
             measured(tmp_path, [RUN])
 
 

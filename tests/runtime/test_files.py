@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_rows_come_back_and_gzip_is_byte_reproducible(tmp_path: Path) -> None:
         ('{"a": 1}\n{"a": \n', r"bad\.jsonl:2: not valid JSON \(.*\): '{\"a\":'"),
         ('{"a": 1}\n[1]\n', r"bad\.jsonl:2: found list, expected a JSON object"),
         ('{"b": 1}\n', r"bad\.jsonl:1: field 'a' is missing; expected a"),
-        ('{"a": 1}\n\n', r"bad\.jsonl:2: not valid JSON"),
+        ('\ufeff{"a": 1}\n\n{"a": \n', r"bad\.jsonl:3: not valid JSON"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -47,14 +48,46 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_are_missing_or_not_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl: file not found"):
         list(files.read_jsonl(tmp_path / "none.jsonl"))
-    (tmp_path / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00")
-    (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}\n')
-    for name in ("cut.jsonl.gz", "latin.jsonl"):
-        with pytest.raises(InputError, match=f"{name}: cannot be read as UTF-8 JSON lines"):
-            list(files.read_jsonl(tmp_path / name))
     (tmp_path / "bad.json").write_text('{\n"a": 1,\n}')
     with pytest.raises(InputError, match=r"bad\.json:\d: not valid JSON"):
         files.read_json(tmp_path / "bad.json")
+
+
+READERS = {
+    "read_json": files.read_json,
+    "read_jsonl": lambda path: list(files.read_jsonl(path)),
+    "read_yaml": files.read_yaml,
+    "read_text": files.read_text,
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@pytest.mark.case("machine", "a folder where a file belongs", ": is a folder, expected a file")
+def test_a_folder_is_no_file(read: Callable[[Path], object], tmp_path: Path, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == f"{tmp_path}{says}"
+    with pytest.raises(InputError, match=r"rows\.jsonl: cannot be read \(Not a directory\)"):
+        (tmp_path / "file").touch()
+        read(tmp_path / "file/rows.jsonl")
+    with pytest.raises(InputError, match=r"cannot be read \(File name too long\)"):
+        read(tmp_path / ("n" * 300))
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("a/b.jsonl", "jsonl"),
+        ("b.JSON.GZ", "json"),
+        ("x.y/b.parquet", "parquet"),
+        ("https://h/a/b.json?download=true", "json"),
+        ("https://h/a%2Fb.jsonl.gz#top", "jsonl"),
+    ],
+)
+def test_a_format_is_told_by_a_name(address: str, wanted: str) -> None:
+    assert files.format_of(address) == wanted
+    with pytest.raises(InputError, match=r"here: found .*; expected a name that ends in \.jsonl"):
+        files.format_of(f"https://h/?{address}", "here")
 
 
 def test_a_csv_leaves_empty_what_a_row_lacks_and_takes_no_other_column(tmp_path: Path) -> None:

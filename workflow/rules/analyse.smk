@@ -17,7 +17,7 @@ rule fidelity_of:
         settings=settings("fidelity_of"),
         command=command("fidelity_of"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule fidelity:
@@ -36,7 +36,7 @@ rule fidelity:
     conda:
         "../../environment.yml"
     shell:
-        "python -m atkd fidelity collect --found {input.found} --output {output} > {log} 2>&1"
+        "python -m atkd fidelity collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule crosscheck_of:
@@ -58,7 +58,7 @@ rule crosscheck_of:
         settings=settings("crosscheck_of"),
         command=command("crosscheck_of"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule crosscheck:
@@ -73,4 +73,4 @@ rule crosscheck:
     conda:
         "../../environment.yml"
     shell:
-        "python -m atkd crosscheck collect --found {input.found} --output {output} > {log} 2>&1"
+        "python -m atkd crosscheck collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"

@@ -1,9 +1,16 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir)))
-# Jobs run in the environment that runs Snakemake, activated or not.
-os.environ |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])}
+# What belongs to the project lies beside the Snakefile, wherever results go (--directory).
+HOME = Path(os.path.relpath(workflow.basedir))
+sys.path.insert(0, workflow.basedir)
+# Jobs run in the environment that runs Snakemake, activated or not, and run this package.
+paths = [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ |= {
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+    "PYTHONPATH": os.pathsep.join(paths),
+    "PYTHONSAFEPATH": "1",  # and not one in the working directory
+}
 
 from snakemake.exceptions import WorkflowError
 
@@ -16,6 +23,8 @@ from atkd.runtime.files import InputError, folder_lock, write_json
 from atkd.tasks import TASKS as KNOWN_TASKS
 
 try:
+    for path in workflow.configfiles:  # Snakemake reads them too, but passes over repeated keys
+        configuration.read(path)
     config = configuration.checked(config)
     PLAN = Plan(config)
     if PLAN.judge_settings:
@@ -36,6 +45,7 @@ def prepare_results():
     """
     lock = folder_lock(PLAN.results, wait=False)
     try:
+        configuration.check_folders(config, PLAN.results)
         lock.__enter__()
     except InputError as error:
         raise WorkflowError(str(error))
@@ -53,7 +63,7 @@ def start_fork_server():
 
 def code(*names):
     """Files of the package whose edits rerun a rule, by folder or file."""
-    places = [Path("atkd", name) for name in names]
+    places = [HOME / "atkd" / name for name in names]
     found = [sorted(p.rglob("*")) if p.is_dir() else [p] for p in places]
     kinds = (".py", ".yaml", ".html")
     return [str(path) for paths in found for path in paths if path.suffix in kinds]

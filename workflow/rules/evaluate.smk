@@ -31,7 +31,7 @@ rule evaluate:
         settings=settings("evaluate"),
         command=command("evaluate"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule score:
@@ -47,7 +47,7 @@ rule score:
     params:
         command=command("score"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 # The world's items say what is right.
@@ -65,7 +65,7 @@ rule exact_judge:
     params:
         command=command("exact_judge"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 if PLAN.judge_settings:
@@ -89,7 +89,7 @@ if PLAN.judge_settings:
             settings=settings("judge"),
             command=command("judge"),
         shell:
-            "{params.command} > {log} 2>&1"
+            "{params.command} > {log:q} 2>&1"
 
 
 rule scores:
@@ -109,4 +109,4 @@ rule scores:
         record=repr(PLAN.record()),
         command=command("scores"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"

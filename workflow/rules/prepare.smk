@@ -14,7 +14,7 @@ rule data:
         settings=settings("data"),
         command=command("data"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule tokenizer:
@@ -31,7 +31,7 @@ rule tokenizer:
         settings=settings("tokenizer"),
         command=command("tokenizer"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 PROMPT_CODE = ("data/prompts.py", "data/template.py", "models/tokenizers.py", "models/families.py")
@@ -53,7 +53,7 @@ rule prompts:
         settings=settings("prompts"),
         command=command("prompts"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 # What a variant that is tested with the released code's template is asked.
@@ -84,4 +84,4 @@ rule check:
         settings=settings("check"),
         command=command("check"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"

@@ -7,7 +7,7 @@ rule tables:
         scores=rules.scores.output.scores,
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
-        published="results/published.csv",
+        published=str(HOME / "results/published.csv"),
         code=REPORTING,
     output:
         [reported(found) for found in registry.table_outputs(RECORD)],
@@ -19,9 +19,9 @@ rule tables:
     params:
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd tables --record {input.record} --scores {input.scores} "
-        "--documents {input.documents} --costs {input.costs} --published {input.published} "
-        "--output {params.folder} > {log} 2>&1"
+        "python -m atkd tables --record {input.record:q} --scores {input.scores:q} "
+        "--documents {input.documents:q} --costs {input.costs:q} --published {input.published:q} "
+        "--output {params.folder:q} > {log:q} 2>&1"
 
 
 # Tables of analyses, which are asked for by name; the page shows them once they are there.
@@ -45,9 +45,9 @@ rule analysis_table:
         analyses=subpath(input.analysis, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd tables --record {input.record} --scores {input.scores} "
-        "--documents {input.documents} --analyses {params.analyses} --only {wildcards.analysis} "
-        "--output {params.folder} > {log} 2>&1"
+        "python -m atkd tables --record {input.record:q} --scores {input.scores:q} "
+        "--documents {input.documents:q} --analyses {params.analyses:q} --only {wildcards.analysis} "
+        "--output {params.folder:q} > {log:q} 2>&1"
 
 
 rule analyses:
@@ -72,8 +72,8 @@ rule figures:
         tables=subpath(input.estimates, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m atkd figures --record {input.record} --tables {params.tables} "
-        "--output {params.folder} > {log} 2>&1"
+        "python -m atkd figures --record {input.record:q} --tables {params.tables:q} "
+        "--output {params.folder:q} > {log:q} 2>&1"
 
 
 rule page:
@@ -81,7 +81,7 @@ rule page:
         record=rules.scores.output.record,
         tables=presented(".json"),
         figures=presented(".svg", ".txt"),
-        templates=[str(path) for path in sorted(Path("atkd/reporting/templates").iterdir())],
+        templates=[str(path) for path in sorted((HOME / "atkd/reporting/templates").iterdir())],
         code=REPORTING,
     output:
         index=report("<results>/index.html", caption="../report/index.rst", category="Run"),
@@ -94,4 +94,4 @@ rule page:
     params:
         folder=subpath(output.index, parent=True),
     shell:
-        "python -m atkd report html --run {params.folder} > {log} 2>&1"
+        "python -m atkd report html --run {params.folder:q} > {log:q} 2>&1"

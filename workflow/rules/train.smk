@@ -23,7 +23,7 @@ rule base:
         settings=settings("base"),
         command=command("base"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule teacher:
@@ -46,7 +46,7 @@ rule teacher:
         settings=settings("teacher"),
         command=command("teacher"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule text:
@@ -69,7 +69,7 @@ rule text:
         settings=settings("text"),
         command=command("text"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 # Never temporary: a method or seed that is added later reads it.
@@ -93,7 +93,7 @@ rule cache:
         settings=settings("cache"),
         command=command("cache"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
 
 
 rule student:
@@ -116,4 +116,4 @@ rule student:
         settings=settings("student"),
         command=command("student"),
     shell:
-        "{params.command} > {log} 2>&1"
+        "{params.command} > {log:q} 2>&1"
