@@ -11,6 +11,7 @@ from typing import Any
 from atkd.runtime.files import (
     FORMATS,
     InputError,
+    check_fetched,
     file_name,
     format_of,
     numbered_jsonl,
@@ -55,6 +56,7 @@ def _parquet(path: str | Path) -> Iterator[Row]:
     from pyarrow import ArrowException, parquet
 
     with reading(path):
+        check_fetched(path)
         try:
             with open(path, "rb") as handle:
                 for batch in parquet.ParquetFile(handle).iter_batches():

@@ -150,7 +150,7 @@ def _by_id(tokenizer: Any) -> dict[int, str]:
 def opening(place: str | Path) -> Iterator[None]:
     """Turns what libraries raise of a tokenizer's files into an InputError."""
     if Path(place).is_dir():
-        check_fetched(Path(place))
+        check_fetched(place)
     try:
         yield
     except InputError:

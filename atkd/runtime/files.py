@@ -17,7 +17,6 @@ from typing import IO, Any, TextIO, cast
 from urllib.parse import unquote, urlsplit
 
 FORMATS = ("jsonl", "json", "parquet")  # of rows: JSON objects a line, in a list, Parquet
-
 LFS_POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 
 
@@ -31,11 +30,16 @@ def starts_with(path: Path, start: bytes) -> bool:
         return handle.read(len(start)) == start
 
 
-def check_fetched(folder: Path) -> None:
-    """InputError naming the first file of a folder that Git LFS has not fetched."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and starts_with(path, LFS_POINTER):
-            raise InputError(f"{path}: a Git LFS pointer; expected the file, see `git lfs pull`")
+def check_fetched(path: str | os.PathLike[str]) -> None:
+    """InputError naming a file, or the first in a folder, that Git LFS has not fetched."""
+    place = Path(path)
+    for each in sorted(place.iterdir()) if place.is_dir() else [place]:
+        if each.is_file() and starts_with(each, LFS_POINTER):
+            raise _unfetched(each)
+
+
+def _unfetched(path: str | os.PathLike[str]) -> InputError:
+    return InputError(f"{path}: a Git LFS pointer; expected the file, see `git lfs pull`")
 
 
 @contextlib.contextmanager
@@ -121,7 +125,10 @@ def file_name(address: str | os.PathLike[str]) -> str:
 def _open_bytes(path: str | os.PathLike[str]) -> IO[bytes]:
     """A file's bytes; those of gzip are told by its name or its first two, and decompressed."""
     with open(path, "rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b" or str(path).endswith(".gz")
+        start = handle.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        raise _unfetched(path)
+    packed = start[:2] == b"\x1f\x8b" or str(path).endswith(".gz")
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else open(path, "rb")
 
 

@@ -158,6 +158,19 @@ def test_anything_else_is_named_in_one_message(
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.case(
+    "data",
+    "a data file that Git LFS has not fetched, in any format",
+    "a Git LFS pointer; expected the file, see `git lfs pull`",
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.jsonl.gz", "rows.parquet"])
+def test_files_that_git_lfs_has_not_fetched_are_named(name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\n")
+    with pytest.raises(InputError) as caught:
+        list(sources.read_file(tmp_path / name))
+    assert f"{tmp_path / name}: {says}" in str(caught.value)
+
+
 def test_folders_and_locked_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no file found that ends in \.jsonl, \.json"):
