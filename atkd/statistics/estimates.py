@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.evaluation.metrics import METRICS
+from atkd.evaluation.metrics import METRICS, Rater, rater, score_metric
 from atkd.methods import METHODS, title_of
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError, read_json, write_text
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
-JUDGE = "judge"  # stands in for a task's own metric as its score wherever a judge ran
 RATED = "a language model's rating (100 x the answers' sum / the references')"
 KEYS = ["family", "student", "teacher", "method"]
 # The columns read here.
@@ -63,6 +62,11 @@ class RunRecord:
     def world(self) -> bool:
         """Whether the tasks are the embedded world's analogues, whatever the run is called."""
         return self.source == "world"
+
+    @property
+    def rater(self) -> Rater:
+        """Who rates open-ended answers, so that the rating is their score."""
+        return rater(self.source, self.judge)
 
     @property
     def all_tasks(self) -> list[str]:
@@ -239,9 +243,8 @@ def load(
 
 def _score(scores: Scores, task: str) -> None:
     """The task's own metric under the name `score`, in percent also where it is a ratio."""
-    names = (JUDGE, TASKS[task].metric) if task in TASKS else ()
-    own = next((name for name in names if (task, name) in scores.values), None)
-    if own is None:
+    own = score_metric(task, scores.record.rater) if task in TASKS else ""
+    if (task, own) not in scores.values:
         return
     rated, row = (task, own) in scores.denominators, METRICS[own]
     scores.own[task] = own

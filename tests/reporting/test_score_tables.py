@@ -57,7 +57,7 @@ def test_tables_say_what_they_are(run: Path, tmp_path: Path) -> None:
         "seeds: 1",
         "documents only",
         "240",
-        "ROUGE-L",
+        "the exact judge's rating",
     ):
         assert words in text
     assert text.count("Supervised KD + ATKD") == 3

@@ -137,7 +137,7 @@ def test_other_metrics_leave_the_score_alone(tmp_path: Path) -> None:
     folder = write_run(tmp_path, families=("opt",), tasks=("koala",), documents=3)
     before = loaded(folder)
     frame = pd.read_csv(folder / "documents.csv.gz")
-    own = frame[frame.metric == "rouge_l"]
+    own = frame[frame.metric == "judge"]
     share = own.assign(metric="distinct", value=np.nan, numerator=2.0, denominator=4.0)
     frame = pd.concat([frame, own.assign(metric="oddity", value=7.0), share])
     frame.to_csv(folder / "documents.csv.gz", index=False)
