@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from atkd.runtime.files import InputError, read_json, read_jsonl, sha256
+from atkd.runtime.network import reason
+from atkd.runtime.progress import Progress
 
 Row = dict[str, Any]
 Placed = tuple[str, Row]  # where a row was found (file:line), and the row
@@ -35,9 +37,9 @@ def read_hub(entry: Row, notes: list[str]) -> Iterator[Placed]:
         for split in entry.get("splits", ["train"]):
             try:
                 rows = datasets.load_dataset(name, config, split=split, revision=revision)
-            except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loading script
-                reason = str(error).splitlines()[0]
-                raise InputError(f"{name}: cannot be loaded at {revision} ({reason})") from None
+            except Exception as error:  # of scripts, files, connections: there is no common kind
+                why = reason(error)
+                raise InputError(f"{name}: cannot be loaded at {revision} ({why})") from None
             for index, row in enumerate(rows):
                 yield (
                     f"{name}/{config or 'default'}/{split}[{index}]",
@@ -47,7 +49,8 @@ def read_hub(entry: Row, notes: list[str]) -> Iterator[Placed]:
 
 def download(entry: Row, folder: Path) -> Path:
     """Fetches `url` into `folder` unless it is there, resuming a part; its `sha256` must match."""
-    from urllib.error import HTTPError, URLError
+    from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
     url, wanted = entry["url"], entry.get("sha256")
@@ -59,15 +62,17 @@ def download(entry: Row, folder: Path) -> Path:
     if path.exists() and sha256(path) == wanted:
         return path
     have = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
+        request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         with urlopen(request, timeout=60) as reply:
-            _receive(reply, part, resume=reply.status == 206)
+            _receive(reply, part, have if reply.status == 206 else 0)
     except HTTPError as error:
         if error.code != 416:  # 416: the part is already whole
             raise InputError(f"{url}: the server answered {error.code} {error.reason}") from None
-    except (URLError, OSError) as error:
-        raise InputError(f"{url}: cannot be fetched ({error}); run again to resume") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise InputError(
+            f"{url}: cannot be fetched ({reason(error)}); run again to resume"
+        ) from None
     found = sha256(part)
     if found != wanted:
         part.unlink()
@@ -76,17 +81,19 @@ def download(entry: Row, folder: Path) -> Path:
     return path
 
 
-def _receive(reply: Any, part: Path, resume: bool) -> None:
-    from tqdm import tqdm
-
-    total = int(reply.headers.get("Content-Length") or 0) or None
+def _receive(reply: Any, part: Path, have: int) -> None:
+    """Adds the rest of a file to the `have` bytes of it that are here."""
+    length = reply.headers.get("Content-Length") or ""
+    total = have + int(length) if length.isdecimal() else None
     with (
-        open(part, "ab" if resume else "wb") as out,
-        tqdm(total=total, unit="B", unit_scale=True, desc=part.name, disable=None) as bar,
+        open(part, "ab" if have else "wb") as out,
+        Progress(part.name.removesuffix(".part"), total, "bytes", done=have) as progress,
     ):
         while block := reply.read(1 << 16):
             out.write(block)
-            bar.update(len(block))
+            progress.add(len(block))
+    if total is not None and progress.done < total:
+        raise OSError(f"{progress.done} of {total} bytes came")
 
 
 def read_entries(name: str, entries: list[Row], folder: Path, notes: list[str]) -> Iterator[Placed]:

@@ -24,6 +24,7 @@ from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import decode, likeliest, padded
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, folder_lock, read_jsonl, write_json, write_jsonl
+from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
 
 Row = dict[str, Any]
@@ -74,11 +75,13 @@ class OurModel:
         for index, (head, tail) in enumerate(pairs):
             rows[(*head, *tail[:-1])].append(index)
         found: dict[int, Likelihood] = {}
-        for batch in batches(sorted(rows, key=len, reverse=True), self.batch_size, "likelihoods"):
-            members = [index for row in batch for index in rows[row]]
-            parts = [pairs[index] for index in members]
-            scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
-            found |= zip(members, scored, strict=True)
+        with Progress("likelihoods", len(rows), "texts") as progress:
+            for batch in batches(sorted(rows, key=len, reverse=True), self.batch_size):
+                members = [index for row in batch for index in rows[row]]
+                parts = [pairs[index] for index in members]
+                scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
+                found |= zip(members, scored, strict=True)
+                progress.add(len(batch), tokens=sum(map(len, batch)))
         return [found[index] for index in range(len(requests))]
 
     def generate_until(self, requests: list[Any], **_: Any) -> list[Answer]:
@@ -88,11 +91,13 @@ class OurModel:
         for index, request in enumerate(requests):
             lengths[request.args[1]["max_gen_toks"]].append(index)
         found: dict[int, Answer] = {}
-        for new_tokens, members in lengths.items():
-            order = sorted(members, key=lambda index: -len(prompts[index]))
-            for batch in batches(order, self.batch_size, "answers"):
-                made = self.answer([prompts[index] for index in batch], new_tokens)
-                found |= zip(batch, made, strict=True)
+        with Progress("answers", len(requests), "answers") as progress:
+            for new_tokens, members in lengths.items():
+                order = sorted(members, key=lambda index: -len(prompts[index]))
+                for batch in batches(order, self.batch_size):
+                    made = self.answer([prompts[index] for index in batch], new_tokens)
+                    found |= zip(batch, made, strict=True)
+                    progress.add(len(batch), tokens=sum(answer.steps for answer in made))
         return [found[index] for index in range(len(requests))]
 
     def answer(self, prompts: list[list[int]], new_tokens: int) -> list[Answer]:
@@ -125,14 +130,9 @@ class OurModel:
         raise NotImplementedError
 
 
-def batches(order: list[int], size: int, name: str) -> Iterator[list[int]]:
-    """`order` in pieces of `size`, with a progress bar over its items."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(order), desc=name, disable=None) as bar:
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
-            bar.update(len(order[start : start + size]))
+def batches(order: list[Any], size: int) -> Iterator[list[Any]]:
+    """`order` in pieces of `size`."""
+    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def log_likelihoods(

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from atkd.judge.settings import JudgeSettings, well_formed
 from atkd.runtime.files import InputError, read_jsonl
-from atkd.runtime.network import reason
+from atkd.runtime.network import obeyed, reason
 from atkd.runtime.progress import Progress
 
 Row = dict[str, Any]
@@ -244,7 +244,7 @@ class Endpoint:
             cause = self.clean(f"{type(error.__cause__).__name__}: {error.__cause__}")
             what = late if isinstance(error, openai.APITimeoutError) else "connection failed"
             paid = not cause.startswith("Connect")  # else nothing was sent
-            raise CallError(f"{what} ({reason(ValueError(cause))})", paid=paid) from None
+            raise CallError(f"{what} ({cause}){obeyed()}", paid=paid) from None
         except Exception as error:  # what the client makes of a reply against all rules
             text = f"the reply cannot be read ({type(error).__name__}: {self.clean(str(error))})"
             raise CallError(text, status=200) from None

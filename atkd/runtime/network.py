@@ -10,12 +10,14 @@ VARIABLES = (
 )  # fmt: skip
 
 
-def reason(error: BaseException) -> str:
-    """Why a connection failed, on one line, and which environment variables it obeyed.
-
-    Their values, which may hold passwords, are not told.
-    """
-    said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+def obeyed() -> str:
+    """Which environment variables connections obey; not their values, which may hold passwords."""
     found = [name for name, value in os.environ.items() if name.upper() in VARIABLES and value]
-    obeyed = f"; the environment sets {', '.join(sorted(found))}, which connections obey"
-    return said[0] + (obeyed if found else "")
+    names = ", ".join(sorted(found))
+    return f"; the environment sets {names}, which connections obey" if found else ""
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection failed, on one line, and what it `obeyed`."""
+    text = str(getattr(error, "reason", error)).strip()
+    return (text.splitlines() or [type(error).__name__])[0] + obeyed()
