@@ -290,7 +290,7 @@ def all_documents(
     for key in rated.keys() - found.keys():
         raise InputError(f"{rated[key]}: no documents of run {'/'.join(key)}; expected its own too")
     verdicts: dict[str, list[Row]] = defaultdict(list)
-    for row in read_documents(judge, ("run", *DOCUMENT_COLUMNS)) if judge else ():
+    for row in document_rows(judge, ("run", *DOCUMENT_COLUMNS)) if judge else ():
         verdicts[row["run"]].append(row)
     return {
         "/".join(key): judged(

@@ -41,8 +41,9 @@ CALLS = [Call(("run", "task", f"doc-{i}", "1"), f"prompt {i}") for i in range(8)
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
@@ -577,8 +578,6 @@ def test_a_connection_that_cannot_be_made_is_one_message(
 ) -> None:
     if name == "ALL_PROXY" and importlib.util.find_spec("socksio"):
         pytest.skip("socksio is installed")
-    for other in ("HTTPS_PROXY", "https_proxy", *VARIABLES):
-        monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, value)
     with serving(good) as server, pytest.raises(InputError) as caught:
         client(server, tmp_path).ask(CALLS)
@@ -610,6 +609,21 @@ def test_a_web_page_is_told(says: str, tmp_path: Path) -> None:
     with serving(lambda *_: (200, page)) as server, pytest.raises(StoppedError) as caught:
         client(server, tmp_path, concurrency=1, retries=0).ask(CALLS)
     assert says in str(caught.value) and len(server.seen) == 5
+
+
+@pytest.mark.case(
+    "judge",
+    "An endpoint that hangs up without a word",
+    "judge stopped: run/task/doc-0/1: connection failed (RemoteProtocolError: Server disconnected "
+    "without sending a response.) (attempt 2); 0 of 1 calls are answered and kept in",
+)
+def test_an_endpoint_that_hangs_up_is_told(says: str, tmp_path: Path) -> None:
+    def script(server: Server, prompt: str, attempt: int) -> Reply:
+        raise ConnectionAbortedError("hangs up")
+
+    with serving(script) as server, pytest.raises(StoppedError) as caught:
+        client(server, tmp_path, retries=1).ask(CALLS[:1])
+    assert says in str(caught.value) and len(server.seen) == 2
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])
