@@ -84,7 +84,7 @@ class Progress:
         )
 
     def _facts(self) -> list[str]:
-        facts = [f"{name} {value:.4g}" for name, value in self.facts.items()]
+        facts = [f"{name} {value:#.4g}" for name, value in self.facts.items()]
         seconds = self.clock() - self.start
         if self.tokens and seconds > 0:
             facts.append(f"{self.tokens / seconds:,.0f} tokens/s")

@@ -503,7 +503,7 @@ def useless(row: dict[str, Any]) -> str:
 def test_a_judge_that_begins_with_nothing_of_use_is_stopped(says: str, tmp_path: Path) -> None:
     with serving(lambda *_: completion("Sure!")) as server:
         for _ in range(2):  # the second time for nothing
-            one = client(server, tmp_path, concurrency=1)
+            one = client(server, tmp_path, concurrency=1000)
             one.problem = useless
             with pytest.raises(StoppedError) as caught:
                 one.ask(CALLS)

@@ -128,5 +128,5 @@ def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(2):
             told.add(tokens=10, loss=2.5)
     text = shown.getvalue()
-    assert "train: 100%" in text and "4.00/4.00" in text and "loss 2.5" in text
+    assert "train: 100%" in text and "4.00/4.00" in text and "loss 2.500" in text
     assert not re.search(r"train: \d+ of", text)
