@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.evaluation.metrics import METRICS, Rater, rater, score_metric
+from atkd.evaluation.metrics import JUDGE, METRICS, Rater, rater, score_metric
 from atkd.methods import METHODS, title_of
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError, read_json, write_text
@@ -245,6 +245,11 @@ def _score(scores: Scores, task: str) -> None:
     """The task's own metric under the name `score`, in percent also where it is a ratio."""
     own = score_metric(task, scores.record.rater) if task in TASKS else ""
     if (task, own) not in scores.values:
+        if own == JUDGE:
+            raise InputError(
+                f"{RECORD}: a judge is to rate the answers to {task}, and the documents hold no "
+                "rating; expected its ratings or another record"
+            )
         return
     rated, row = (task, own) in scores.denominators, METRICS[own]
     scores.own[task] = own
