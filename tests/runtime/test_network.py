@@ -50,5 +50,5 @@ def test_a_hub_out_of_reach_is_one_message(says: str, monkeypatch: pytest.Monkey
         raise InputError("tokenizer: owner/name cannot be opened (no such file)")
 
     monkeypatch.setattr(tokenizers, "_from_pretrained", unopened)
-    with pytest.raises(InputError, match="no such file.; the environment sets ALL_PROXY, which"):
+    with pytest.raises(InputError, match=r"no such file\); the environment sets ALL_PROXY, which"):
         tokenizers.open_tokenizer({"hub": "owner/name", "revision": "abc"}, "opt")
