@@ -47,6 +47,7 @@ class Server(ThreadingHTTPServer):
         self.open = self.most_open = 0
         self.headers: dict[str, str] = {}
         self.pause_s = 0.0  # after each byte
+        self.deaf = False  # for scripts that answer in vain
 
     @property
     def endpoint(self) -> str:

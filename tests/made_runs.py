@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from atkd import methods
+from atkd.evaluation.metrics import rater, score_metric
 from atkd.evaluation.scores import COST_COLUMNS, DOCUMENT_COLUMNS, SCORE_COLUMNS
 from atkd.reporting import inputs, score_tables
 from atkd.reporting.table import Table
 from atkd.runtime.files import read_json, write_json, write_jsonl, write_text
 from atkd.statistics import estimates
 from atkd.tasks import AVERAGES
-from atkd.tasks import TASKS as TASK_ROWS
 
 PAIRS = {
     "opt": ("125m", ["1.3b", "2.7b", "6.7b"]),
@@ -53,13 +53,13 @@ def level(cell: tuple[str, str, str, str]) -> float:
 
 
 def task_rows(
-    run: str, task: str, values: np.ndarray
+    run: str, task: str, values: np.ndarray, source: str
 ) -> tuple[list[list[object]], dict[str, float]]:
     """A run's document rows of one task, score and bits of each, and the task's own two means."""
     size = 40 + np.arange(len(values)) % 30
     bits = size * (2.6 - values / 60)
     groups = [f"g{i % 3}" if task in ("bbh", "mmlu") else "" for i in range(len(values))]
-    metric = TASK_ROWS[task].metric
+    metric = score_metric(task, rater(source, False))
     rows: list[list[object]] = []
     for i, group in enumerate(groups):
         name = [run, task, f"d{i:03d}", group]
@@ -94,7 +94,7 @@ def write_run(
                 values = np.clip(
                     level(cell) + luck + hard[task] + rng.normal(0, 5, documents), 0, 100
                 )
-                made, found = task_rows(run, task, values)
+                made, found = task_rows(run, task, values, source)
                 rows += made
                 for metric, value in found.items():
                     means[metric][task] = value
@@ -195,7 +195,7 @@ def write_samples(folder: Path, key: str, answers: list[str], task: str = "koala
 def judge_of(folder: Path, llm: bool) -> pd.DataFrame:
     """A run's documents with a judge whose ratings turn ROUGE-L around; its record says so."""
     change_record(folder, judge=llm)
-    frame = pd.read_csv(folder / "documents.csv.gz")
+    frame = pd.read_csv(folder / "documents.csv.gz").replace({"metric": {"judge": "rouge_l"}})
     rated = frame[frame.metric == "rouge_l"].assign(metric="judge")
     rated["value"] = 100 - rated.value
     if llm:

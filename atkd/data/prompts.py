@@ -21,6 +21,7 @@ from atkd.models import tokenizers
 from atkd.models.families import FAMILIES
 from atkd.runtime.cli import settings_of
 from atkd.runtime.files import InputError, folder_lock, read_jsonl, sha256, write_json, write_jsonl
+from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
 from atkd.tasks import open_ended, row_of
 
@@ -330,15 +331,16 @@ def write(
     data: Path, tokenizer: Any, settings: PromptSettings, output: Path
 ) -> dict[str, dict[str, Any]]:
     """Writes one prompt file per task and summary.json; returns the summary."""
-    from tqdm import tqdm
-
     found = sorted(path.stem for path in (data / "tasks").glob("*.jsonl"))
     summary: dict[str, dict[str, Any]] = {}
-    for task in tqdm(settings.tasks or found, desc="prompts", disable=None):
-        rows = list(read_jsonl(data / "tasks" / f"{task}.jsonl", ("id", *row_of(task).fields)))
-        made, counts = build(task, rows, tokenizer, settings)
-        write_jsonl(output / f"{task}.jsonl", made)
-        summary[task] = {**counts, "sha256": sha256(output / f"{task}.jsonl")}
+    tasks = settings.tasks or found
+    with Progress("prompts", len(tasks), "tasks") as progress:
+        for task in tasks:
+            rows = list(read_jsonl(data / "tasks" / f"{task}.jsonl", ("id", *row_of(task).fields)))
+            made, counts = build(task, rows, tokenizer, settings)
+            write_jsonl(output / f"{task}.jsonl", made)
+            summary[task] = {**counts, "sha256": sha256(output / f"{task}.jsonl")}
+            progress.add()
     write_json(output / "summary.json", summary)
     return summary
 

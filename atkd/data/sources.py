@@ -19,6 +19,8 @@ from atkd.runtime.files import (
     reading,
     sha256,
 )
+from atkd.runtime.network import reason
+from atkd.runtime.progress import Progress
 
 Row = dict[str, Any]
 Placed = tuple[str, Row]  # where a row was found (file:line), and the row
@@ -110,9 +112,9 @@ def read_hub(entry: Row, notes: list[str]) -> Iterator[Placed]:
         for split in entry.get("splits", ["train"]):
             try:
                 rows = datasets.load_dataset(name, config, split=split, revision=revision)
-            except Exception as error:  # of many libraries, and of loading scripts
-                reason = _why(error)
-                raise InputError(f"{name}: cannot be loaded at {revision} ({reason})") from None
+            except Exception as error:  # of scripts, files, connections: there is no common kind
+                why = _why(error)
+                raise InputError(f"{name}: cannot be loaded at {revision} ({why})") from None
             for index, row in enumerate(rows):
                 yield (
                     f"{name}/{config or 'default'}/{split}[{index}]",
@@ -128,7 +130,7 @@ def _why(error: Exception) -> str:
     if isinstance(cause, CastError):
         odd = {*cause.table_column_names} ^ {*cause.requested_column_names}
         return f"its files have different columns: {', '.join(sorted(odd))} not in all of them"
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return reason(error)
 
 
 def download(entry: Row, folder: Path) -> Path:
@@ -144,15 +146,17 @@ def download(entry: Row, folder: Path) -> Path:
     if path.exists() and sha256(path) == wanted:
         return path
     have = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
+        request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         with urlopen(request, timeout=60) as reply:
-            _receive(reply, part, resume=reply.status == 206)
+            _receive(reply, part, have if reply.status == 206 else 0)
     except HTTPError as error:
         if error.code != 416:  # 416: the part is already whole
             raise InputError(f"{url}: the server answered {error.code} {error.reason}") from None
-    except (HTTPException, OSError, ValueError) as error:
-        raise InputError(f"{url}: cannot be fetched ({error}); run again to resume") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise InputError(
+            f"{url}: cannot be fetched ({reason(error)}); run again to resume"
+        ) from None
     found = sha256(part)
     if found != wanted:
         part.unlink()
@@ -161,17 +165,19 @@ def download(entry: Row, folder: Path) -> Path:
     return path
 
 
-def _receive(reply: Any, part: Path, resume: bool) -> None:
-    from tqdm import tqdm
-
-    total = int(reply.headers.get("Content-Length") or 0) or None
+def _receive(reply: Any, part: Path, have: int) -> None:
+    """Adds the rest of a file to the `have` bytes of it that are here."""
+    length = reply.headers.get("Content-Length") or ""
+    total = have + int(length) if length.isdecimal() else None
     with (
-        open(part, "ab" if resume else "wb") as out,
-        tqdm(total=total, unit="B", unit_scale=True, desc=part.name, disable=None) as bar,
+        open(part, "ab" if have else "wb") as out,
+        Progress(part.name.removesuffix(".part"), total, "bytes", done=have) as progress,
     ):
         while block := reply.read(1 << 16):
             out.write(block)
-            bar.update(len(block))
+            progress.add(len(block))
+    if total is not None and progress.done < total:
+        raise OSError(f"{progress.done} of {total} bytes came")
 
 
 def read_entries(entries: list[Row], folder: Path, notes: list[str]) -> Iterator[Placed]:

@@ -33,6 +33,7 @@ from atkd.runtime.files import (
     write_json,
     write_jsonl,
 )
+from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
 
 Row = dict[str, Any]
@@ -83,12 +84,14 @@ class OurModel:
         for index, (head, tail) in enumerate(pairs):
             rows[(*head, *tail[:-1])].append(index)
         found: dict[int, Likelihood] = {}
-        for batch in batches(sorted(rows, key=len, reverse=True), self.batch_size, "likelihoods"):
-            members = [index for row in batch for index in rows[row]]
-            parts = [pairs[index] for index in members]
-            with about([requests[index] for index in members]):
-                scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
-            found |= zip(members, scored, strict=True)
+        with Progress("likelihoods", len(rows), "texts") as progress:
+            for batch in batches(sorted(rows, key=len, reverse=True), self.batch_size):
+                members = [index for row in batch for index in rows[row]]
+                parts = [pairs[index] for index in members]
+                with about([requests[index] for index in members]):
+                    scored = log_likelihoods(self.model, parts, self.tokenizer, self.context)
+                found |= zip(members, scored, strict=True)
+                progress.add(len(batch), tokens=sum(map(len, batch)))
         return [found[index] for index in range(len(requests))]
 
     def generate_until(self, requests: list[Any], **_: Any) -> list[Answer]:
@@ -98,12 +101,14 @@ class OurModel:
         for index, request in enumerate(requests):
             lengths[request.args[1]["max_gen_toks"]].append(index)
         found: dict[int, Answer] = {}
-        for new_tokens, members in lengths.items():
-            order = sorted(members, key=lambda index: -len(prompts[index]))
-            for batch in batches(order, self.batch_size, "answers"):
-                with about([requests[index] for index in batch]):
-                    made = self.answer([prompts[index] for index in batch], new_tokens)
-                found |= zip(batch, made, strict=True)
+        with Progress("answers", len(requests), "answers") as progress:
+            for new_tokens, members in lengths.items():
+                order = sorted(members, key=lambda index: -len(prompts[index]))
+                for batch in batches(order, self.batch_size):
+                    with about([requests[index] for index in batch]):
+                        made = self.answer([prompts[index] for index in batch], new_tokens)
+                    found |= zip(batch, made, strict=True)
+                    progress.add(len(batch), tokens=sum(answer.steps for answer in made))
         return [found[index] for index in range(len(requests))]
 
     def answer(self, prompts: list[list[int]], new_tokens: int) -> list[Answer]:
@@ -147,14 +152,9 @@ def about(requests: list[Any]) -> Iterator[None]:
         raise InputError(f"{asked.task_name}, document {asked.doc['id']!r}: {error}") from None
 
 
-def batches(order: list[int], size: int, name: str) -> Iterator[list[int]]:
-    """`order` in pieces of `size`, with a progress bar over its items."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(order), desc=name, disable=None) as bar:
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
-            bar.update(len(order[start : start + size]))
+def batches(order: list[Any], size: int) -> Iterator[list[Any]]:
+    """`order` in pieces of `size`."""
+    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def log_likelihoods(

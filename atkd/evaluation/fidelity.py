@@ -28,6 +28,7 @@ from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import padded
 from atkd.runtime.cli import start_up
 from atkd.runtime.files import InputError, open_text, read_jsonl, write_csv
+from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
 from atkd.world.grammar import grammar, next_tokens
 
@@ -203,17 +204,19 @@ def fidelity(
     texts = read_texts(data, prompts, tokenizer, settings)
     teachers: dict[str, View] = {}
     made: list[Row] = []
-    for run in sorted(folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
-        names = dict(zip(RUN, run.split("/"), strict=True))
-        seen = view(folders[run], texts, vocabulary, settings)
-        if names["method"] == "teacher":
-            teachers[names["teacher"]] = seen
-        else:
-            for name in teachers if names["teacher"] == "-" else [names["teacher"]]:
-                values = compare(teachers[name], seen)
-                made += rows_of(names | {"reference": name}, values, texts)
-        if any(text.truth for text in texts):
-            made += truth_rows(names, seen, texts)
+    with Progress("fidelity", len(folders), "models") as progress:
+        for run in sorted(folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
+            names = dict(zip(RUN, run.split("/"), strict=True))
+            seen = view(folders[run], texts, vocabulary, settings)
+            if names["method"] == "teacher":
+                teachers[names["teacher"]] = seen
+            else:
+                for name in teachers if names["teacher"] == "-" else [names["teacher"]]:
+                    values = compare(teachers[name], seen)
+                    made += rows_of(names | {"reference": name}, values, texts)
+            if any(text.truth for text in texts):
+                made += truth_rows(names, seen, texts)
+            progress.add()
     return made
 
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from atkd.runtime.files import InputError
-from atkd.tasks import row_of
+from atkd.tasks import open_ended, row_of
 
 Sample = Mapping[str, Any]  # a row that evaluation wrote about one document
 Bits = Mapping[str, Sequence[float]]  # document -> bits per token of its reference
 EASY, HARD, WHOLE = "bits_per_byte_easy", "bits_per_byte_hard", "bits_per_byte"
 WORDLESS = "wordless_references"
+JUDGE, UNREAD = "judge", "judge_unparsable"
+Rater = Literal["model", "exact", ""]
 BINS = 10  # of calibration error
 
 
@@ -246,7 +248,7 @@ METRICS = {
         "Bits per byte hard", "bits", 3, False,
         "Bits per byte less those of the easy tokens, lower is better.",
     ),
-    "judge": Metric(
+    JUDGE: Metric(
         "Judge", "points", 2, True,
         "A judge's rating: the exact one's in percent of ten points, a language model's as 100 x "
         "the answers' sum / the references'; higher is better.",
@@ -261,7 +263,7 @@ METRICS = {
         "Judge's order effect", "points", 2, None,
         "Points of ten that standing first is worth to a language model; best near 0.",
     ),
-    "judge_unparsable": Metric(
+    UNREAD: Metric(
         "% of replies unreadable", "%", 1, False,
         "Percent of a language model's replies that could not be read, lower is better.",
     ),
@@ -274,6 +276,20 @@ def metric_row(name: str) -> Metric:
     if plain not in METRICS:
         raise InputError(f"found metric {name!r}; expected one of {', '.join(METRICS)}")
     return METRICS[plain]
+
+
+def rater(source: str, judge: bool) -> Rater:
+    """Who rates open-ended answers, by a run's record: its `source` of data, its `judge`.
+
+    A language model if there is to be one (`model`), else the world's own judge (`exact`), else
+    nobody (""). This alone decides what kind a score is, never what ratings happen to be there.
+    """
+    return "model" if judge else "exact" if source == "world" else ""
+
+
+def score_metric(task: str, by: Rater) -> str:
+    """The metric that is a task's score: where someone rates its answers, their rating."""
+    return JUDGE if by and open_ended(task) else row_of(task).metric
 
 
 def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:

@@ -15,15 +15,20 @@ from typing import Any
 from atkd.evaluation.metrics import (
     EASY,
     HARD,
+    JUDGE,
     METRICS,
+    UNREAD,
     WHOLE,
     Bits,
     Metric,
+    Rater,
     Ratio,
     Value,
     aggregate,
     calibration_error,
     metric_row,
+    rater,
+    score_metric,
 )
 from atkd.runtime.files import (
     InputError,
@@ -44,9 +49,10 @@ RUN_COLUMNS = ("config", "family", "student", "teacher", "method", "seed")
 SCORE_COLUMNS = (*RUN_COLUMNS, "task", "metric", "value", "n")
 COSTS = ("wall_s", "cpu_s", "startup_s", "peak_memory_mb")
 COST_COLUMNS = ("run", "stage", *COSTS, "tokens", "tokens_per_s", "steps")
-JUDGE, EXACT = "judge", "judge_exact"  # a judge stands in for ROUGE-L as a task's score
+EXACT = "judge_exact"  # the exact judge's rating beside a language model's
+RATERS = {"model": "the language model", "exact": "the exact judge"}
 SAMPLE_FIELDS = ("id", "group", "target", "answer", "bits", "bytes")
-RECORD_FIELDS = ("config", "source", "runs")
+RECORD_FIELDS = ("config", "source", "judge", "runs")
 
 
 def score_samples(folder: Path, teachers: Mapping[str, Path] | None = None) -> list[Row]:
@@ -184,8 +190,12 @@ def derived(
             yield row | {"metric": metric.replace(EASY, HARD), "value": rest}
 
 
-def scores_of(rows: list[Row]) -> list[Row]:
-    """Rows (task, metric, value, n) of one run: each task, and the averages whose tasks all ran."""
+def scores_of(rows: list[Row], by: Rater = "") -> list[Row]:
+    """Rows (task, metric, value, n) of one run: each task, and the averages whose tasks all ran.
+
+    `by`: who rates open-ended answers, so that the rating is their score. It is over the documents
+    that have one; n says how many.
+    """
     by_task: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_task[row["task"]][row["metric"]].append(row)
@@ -193,7 +203,7 @@ def scores_of(rows: list[Row]) -> list[Row]:
     for task, metrics in by_task.items():
         found = {name: task_score(task, name, members) for name, members in metrics.items()}
         made += [*found.values(), *derived(task, metrics, found)]
-        own = JUDGE if JUDGE in found else row_of(task).metric
+        own = score_metric(task, by)
         if own in found:
             scores[task] = found[own] | {"metric": "score"}
     for name, tasks in AVERAGES.items():
@@ -239,17 +249,30 @@ def judged(rows: list[Row], verdicts: list[Row]) -> list[Row]:
     return moved + verdicts
 
 
-def _check_judged(rows: list[Row]) -> None:
-    ran: dict[str, dict[bool, str]] = defaultdict(dict)
-    judges = {(row["run"], row["task"]) for row in rows if row["metric"] == JUDGE}
+def check_rated(run: str, rows: Iterable[Row], by: Rater) -> None:
+    """InputError naming run and task unless their open-ended answers were rated by `by` alone.
+
+    Every document needs its rating, or a word that a language model's replies were unreadable; a
+    task needs a rating at least. A task's score could else be of another kind than the record says.
+    """
+    answered, rated, silent = (defaultdict[str, set[str]](set) for _ in range(3))
     for row in rows:
-        ran[row["task"]][(row["run"], row["task"]) in judges] = row["run"]
-    for task, runs in ran.items():
-        if len(runs) > 1:
-            raise InputError(
-                f"{task}: a judge rated run {runs[True]} but not {runs[False]}, expected all or "
-                "none: their scores would not be of one kind"
-            )
+        task, metric, document = row["task"], row["metric"], row["document"]
+        model = not row.get("value")
+        if metric == JUDGE and model != (by == "model"):
+            found = RATERS["model" if model else "exact"]
+            wanted = f"ratings of {RATERS[by]}" if by else "no ratings"
+            raise InputError(f"run {run}, task {task}: found {found}'s rating, expected {wanted}")
+        kept = {JUDGE: rated, UNREAD: silent}.get(metric, answered)
+        if open_ended(task) and metric != EXACT:
+            kept[task].add(document)
+    for task in sorted({*answered, *rated, *silent}) if by else ():
+        known, place = rated[task] | silent[task], f"run {run}, task {task}: {RATERS[by]}"
+        if not rated[task]:
+            raise InputError(f"{place} rated no answer, expected one at least: it has no score")
+        for document in sorted(answered[task] ^ known):
+            lack = "did not rate" if document in answered[task] else "rated unknown"
+            raise InputError(f"{place} {lack} document {document!r}; rate this run's answers anew")
 
 
 def checked_record(record: Any) -> Row:
@@ -260,8 +283,10 @@ def checked_record(record: Any) -> Row:
         if name not in record:
             known = ", ".join(RECORD_FIELDS)
             raise InputError(f"--record: key {name!r} is missing; expected {known}")
-    if not isinstance(record["config"], str):
-        raise InputError(f"--record: config: found {record['config']!r}; expected a name")
+    for name, kind in (("config", str), ("source", str), ("judge", bool)):
+        if not isinstance(record[name], kind):
+            what = {str: "a name", bool: "true or false"}[kind]
+            raise InputError(f"--record: {name}: found {record[name]!r}; expected {what}")
     return record
 
 
@@ -277,7 +302,7 @@ def all_documents(
     for key in rated.keys() - found.keys():
         raise InputError(f"{rated[key]}: no documents of run {'/'.join(key)}; expected its own too")
     verdicts: dict[str, list[Row]] = defaultdict(list)
-    for row in read_documents(judge, ("run", *DOCUMENT_COLUMNS)) if judge else ():
+    for row in document_rows(judge, ("run", *DOCUMENT_COLUMNS)) if judge else ():
         verdicts[row["run"]].append(row)
     return {
         "/".join(key): judged(
@@ -288,11 +313,11 @@ def all_documents(
     }
 
 
-def score_rows(config: str, run: str, rows: list[Row]) -> Iterator[Row]:
+def score_rows(config: str, run: str, rows: list[Row], by: Rater) -> Iterator[Row]:
     """One run's rows of scores.csv; InputError names the run."""
     names = dict(zip(RUN_COLUMNS, (config, *run.split("/")), strict=True))
     with naming(run):
-        found = scores_of(rows)
+        found = scores_of(rows, by)
     for row in found:
         yield names | row | {"value": f"{row['value']:.6f}"}
 
@@ -310,9 +335,11 @@ def collect(
     """
     config = checked_record(record)["config"]
     runs = all_documents(results, paths, exact, judge)
+    by = rater(record["source"], record["judge"])
+    for run, rows in runs.items():
+        check_rated(run, rows, by)
     documents = [{"run": run} | row for run, rows in runs.items() for row in rows]
-    _check_judged(documents)
-    scores = [row for run, rows in runs.items() for row in score_rows(config, run, rows)]
+    scores = [row for run, rows in runs.items() for row in score_rows(config, run, rows, by)]
     write_csv(results / "documents.csv.gz", ("run", *DOCUMENT_COLUMNS), documents)
     write_csv(results / "costs.csv", COST_COLUMNS, costs_of(results, runs))
     write_json(results / "run.json", record)

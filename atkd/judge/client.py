@@ -12,27 +12,30 @@ import json
 import os
 import random
 import re
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from atkd.judge.settings import JudgeSettings
+from atkd.judge.settings import JudgeSettings, well_formed
 from atkd.runtime.files import InputError, read_jsonl
+from atkd.runtime.network import obeyed, reason
+from atkd.runtime.progress import Progress
 
 Row = dict[str, Any]
 Name = tuple[str, ...]
 OWN = (200, 400, 413, 422)  # no usable reply to this question, though perhaps to others
 AGAIN = (408, 409, 429)  # and every 5xx
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([^u]))")  # of JSON, harmless ones such as \\/ too
+TEXT = ("text", "output_text")  # types of a content's parts that are the answer
 SECRET = 8  # a shorter key is a placeholder such as EMPTY, and a word replies may hold
 IN_A_ROW = 5  # questions without an answer, after which it is not the questions
+DEEPEST = 64  # levels of a reply's JSON; one that nests deeper is kept as text
 LONGEST_PAUSE_S = 120
-EVERY = 100  # calls from one line of a log to the next
+GO_ON = "the same command asks the rest"
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,50 @@ class CallError(Exception):
     paid: bool = True
     pause_s: float = 0.0
     status: int = 0
+    raw: Any = None  # what the endpoint sent, if it sent anything
 
     def __str__(self) -> str:
-        return self.text
+        return well_formed(self.text)
 
 
 class StoppedError(InputError):
-    """Asking ended early; what was answered is kept."""
+    """Asking ended early; what was answered is kept. `advice`: how to go on."""
+
+    def __init__(self, text: str, advice: str = GO_ON) -> None:
+        super().__init__(text)
+        self.advice = advice
+
+
+def first_choice(raw: Any) -> Row:
+    """A chat completion's first choice; empty where there is none, or `raw` is none."""
+    choices = raw.get("choices") if isinstance(raw, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: itself, or its parts of text; reasoning is no part of it."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [
+        part.get("text") if isinstance(part, dict) and part.get("type") in TEXT else part
+        for part in parts
+    ]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def is_completion(raw: Any) -> bool:
+    """Whether a reply is a chat completion, whatever it says; a server's error is none."""
+    return isinstance(raw, dict) and isinstance(raw.get("choices"), list) and not raw.get("error")
+
+
+def within(value: Any, levels: int) -> bool:
+    """Whether JSON nests at most this deep."""
+    inner = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(inner, list):
+        return True
+    return levels > 0 and all(within(one, levels - 1) for one in inner)
 
 
 class ReplyLog:
@@ -131,20 +171,32 @@ class Endpoint:
     """One attempt at a call through the `openai` client; no text leaves it with the key in it."""
 
     def __init__(self, settings: JudgeSettings) -> None:
-        from openai import DefaultHttpxClient, OpenAI
-
         self.settings = settings
         self.key = os.environ.get(settings.key_variable, "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             name = settings.key_variable
             raise InputError(f"environment variable {name}: expected a key in printable ASCII")
-        hooks = {"request": [self._start], "response": [self._limit]}
-        self.client = OpenAI(
+        try:
+            self.client = self._opened()
+        except Exception as error:  # whatever proxies and certificates of the environment lead to
+            text = f"evaluation.judge: no connection can be made ({reason(error)})"
+            raise InputError(text) from None
+
+    def _opened(self) -> Any:
+        from openai import DefaultHttpxClient, OpenAI
+
+        settings = self.settings
+        hooks: dict[str, list[Any]] = {"request": [self._start], "response": [self._limit]}
+        return OpenAI(
             api_key=self.key or "none",
             base_url=settings.endpoint,
             timeout=settings.timeout_s,
             max_retries=0,  # repeats have a budget here
-            http_client=DefaultHttpxClient(event_hooks=hooks, timeout=settings.timeout_s),
+            http_client=DefaultHttpxClient(
+                event_hooks=hooks,
+                timeout=settings.timeout_s,
+                follow_redirects=False,  # key and texts are for this endpoint alone
+            ),
         )
 
     def _start(self, request: Any) -> None:
@@ -181,7 +233,9 @@ class Endpoint:
             done = self.client.chat.completions.with_raw_response.create(
                 model=self.settings.model, messages=messages, extra_body=fields
             )
-            return self._read(done.http_response.text)
+            return self.read(done.http_response.content)
+        except CallError:
+            raise
         except openai.APIStatusError as error:
             raise self._status(error) from None
         except TimeoutError as error:  # of `in_time`
@@ -190,31 +244,49 @@ class Endpoint:
             cause = self.clean(f"{type(error.__cause__).__name__}: {error.__cause__}")
             what = late if isinstance(error, openai.APITimeoutError) else "connection failed"
             paid = not cause.startswith("Connect")  # else nothing was sent
-            raise CallError(f"{what} ({cause})", paid=paid) from None
-
-    def _read(self, text: str) -> Row:
-        try:
-            raw = self.cleaned(json.loads(text))  # its escapes undone, which may hide the key
-            reply = raw["choices"][0]["message"]["content"] or ""
-            reply = reply.encode(errors="replace").decode()  # half a surrogate pair cannot be kept
-            used = (raw.get("usage") or {}).get("total_tokens")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            text = f"not a chat completion: {self.clean(text)[:80]!r}"
+            raise CallError(f"{what} ({cause}){obeyed()}", paid=paid) from None
+        except Exception as error:  # what the client makes of a reply against all rules
+            text = f"the reply cannot be read ({type(error).__name__}: {self.clean(str(error))})"
             raise CallError(text, status=200) from None
-        return {"text": reply, "tokens": used if isinstance(used, int) else None, "raw": raw}
+
+    def read(self, body: bytes) -> Row:
+        """What a reply's body says; CallError, with the body in it, unless it is a completion.
+
+        `text` is empty where a completion holds none: a refusal, a call of a tool, reasoning alone.
+        """
+        text = body.decode("utf-8-sig", errors="replace")
+        try:
+            raw = json.loads(text)
+            raw = self.cleaned(raw) if within(raw, DEEPEST) else self.clean(text)
+        except (ValueError, RecursionError):
+            raw = self.clean(text)
+        if not is_completion(raw):
+            shown = f"not a chat completion: {self.clean(text)[:80]!r}"
+            raise CallError(shown, status=200, raw=raw)
+        message, usage = first_choice(raw).get("message"), raw.get("usage")
+        reply = text_of(message.get("content") if isinstance(message, dict) else None)
+        used = usage.get("total_tokens") if isinstance(usage, dict) else None
+        known = isinstance(used, int) and not isinstance(used, bool) and used >= 0
+        reply = self.clean(well_formed(reply))  # its parts may hold the key together
+        return {"text": reply, "tokens": used if known else None, "raw": raw}
 
     def _status(self, error: Any) -> CallError:
-        status, text = error.status_code, self.clean(error.response.text)[:200]
+        status, body = error.status_code, error.response.content.decode(errors="replace")
+        raw = self.clean(body)
+        text = raw[:200]
         if status in (401, 403):
             name = self.settings.key_variable
             lack = f"the key in {name} was not accepted" if self.key else f"{name} is not set"
             text = f"{lack}; {text}"
+        if error.response.has_redirect_location:
+            place = self.clean(error.response.headers["location"])
+            text = f"it leads to {place[:200]}, and evaluation.judge.endpoint is not left; {text}"
         again = status in AGAIN or status >= 500
         again = again and getattr(error, "code", None) != "insufficient_quota"
         pause_s = 0.0
         with contextlib.suppress(ValueError):
             pause_s = float(error.response.headers.get("retry-after", ""))
-        return CallError(f"HTTP {status}: {text}", again, False, pause_s, status)
+        return CallError(f"HTTP {status}: {text}", again, False, pause_s, status, raw)
 
 
 def in_time(stream: Any, end: float) -> Any:
@@ -239,6 +311,9 @@ def in_time(stream: Any, end: float) -> Any:
 class Client:
     """Asks many questions at once and keeps every reply.
 
+    `problem` says what keeps a log's row from being of use, "" if nothing does. A run that begins
+    with `IN_A_ROW` replies that are of no use stops: they are paid, kept, and not asked again.
+
     A question that is refused, or whose replies stay malformed through all repeats, is left
     unanswered (text None) and the others go on. The log keeps it so once another question is
     answered or all are asked: `IN_A_ROW` such questions in a row stop the run, and so does a run
@@ -246,12 +321,15 @@ class Client:
     refused questions, which are not, are asked again by the next run, and not counted there.
     """
 
-    def __init__(self, settings: JudgeSettings, path: Path) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: JudgeSettings, path: Path, problem: Callable[[Row], str] = lambda _: ""
+    ) -> None:
+        self.settings, self.problem = settings, problem
         self.log = ReplyLog(path, settings.max_calls, settings.max_tokens)
         self.stop, self.lock = threading.Event(), threading.Lock()
         self.repeated = 0
         self.unanswered: list[Row] = []  # since the last answer
+        self.useless: list[str] | None = []  # problems of all replies so far; None: one has none
 
     def name(self, call: Call) -> Name:
         """A call's name in the log: its own, a hash of all that is sent, and the model."""
@@ -261,7 +339,7 @@ class Client:
 
     def bound(self, call: Call) -> int:
         """The most tokens a call can take: a token has at least one byte."""
-        return len(call.prompt.encode()) + 64 + self.settings.reply_tokens
+        return len(call.prompt.encode(errors="replace")) + 64 + self.settings.reply_tokens
 
     def reply(self, call: Call) -> Row | None:
         """The log's row for a call."""
@@ -282,31 +360,47 @@ class Client:
 
     def ask(self, calls: list[Call]) -> None:
         """Asks what the log lacks; StoppedError says why not all of it was answered."""
-        from tqdm import tqdm
-
         missing = self.missing(calls)
         if not missing:
             return
-        before, log_only = len(calls) - len(missing), not sys.stderr.isatty()
+        for row in filter(None, map(self.reply, calls)):
+            self._heed(row)
         endpoint, pool = Endpoint(self.settings), ThreadPoolExecutor(self.settings.concurrency)
         try:
-            futures = [pool.submit(self._answer, endpoint, call) for call in missing]
-            bar = {"total": len(calls), "initial": before, "desc": "judge", "disable": log_only}
-            for told, done in enumerate(tqdm(as_completed(futures), **bar), before + 1):
-                done.result()
-                if log_only and told % EVERY == 0:
-                    print(f"judge: {told} of {len(calls)} calls are done", file=sys.stderr)
+            self._check_useful()
+            done = len(calls) - len(missing)
+            with Progress("judge", len(calls), "calls", done=done) as progress:
+                # The first few alone: many at a time would be paid before they tell anything.
+                for part in (missing[:IN_A_ROW], missing[IN_A_ROW:]):
+                    futures = [pool.submit(self._answer, endpoint, call) for call in part]
+                    for future in as_completed(futures):
+                        future.result()
+                        progress.add()
             self._check_any(calls)
         except StoppedError as error:
             self._shut(pool)
             left = len(self.missing(calls))
             raise StoppedError(
                 f"judge stopped: {error}; {len(calls) - left} of {len(calls)} calls are answered "
-                f"and kept in {self.log.path}; the same command asks the rest"
+                f"and kept in {self.log.path}; {error.advice}"
             ) from None
         finally:
             self._shut(pool)
             endpoint.client.close()
+
+    def _heed(self, row: Row) -> None:
+        """Counts a reply that is of no use, as long as none was of any."""
+        if row["text"] is None or self.useless is None:
+            return
+        problem = self.problem(row)
+        self.useless = [*self.useless, problem] if problem else None
+
+    def _check_useful(self) -> None:
+        """StoppedError if all replies are of no use, and enough to tell."""
+        if self.useless is not None and len(self.useless) >= IN_A_ROW:
+            text = f"none of the first {len(self.useless)} replies is of use, the last: "
+            advice = "mend evaluation.judge, or delete that file to pay for them again"
+            raise StoppedError(text + self.useless[-1], advice)
 
     def _shut(self, pool: ThreadPoolExecutor) -> None:
         """Starts no more calls; waits for the open ones, which are paid, so that they are kept."""
@@ -328,13 +422,20 @@ class Client:
                 return
             failure = self._attempt(endpoint, call)
             if failure is None:
-                return self._keep()
+                self._keep()
+                return self._use(call)
             if not failure.again or attempt == self.settings.retries:
                 text = f"{'/'.join(call.name)}: {failure} (attempt {attempt + 1})"
                 return self._leave(call, failure, text)
             self.repeated += 1
             pause_s = self.settings.backoff_s * 2**attempt * random.uniform(0.75, 1.25)
             self.stop.wait(min(max(pause_s, failure.pause_s), LONGEST_PAUSE_S))
+
+    def _use(self, call: Call) -> None:
+        with self.lock:
+            if not self.stop.is_set():
+                self._heed(self.log.replies[self.name(call)])
+                self._check_useful()
 
     def _attempt(self, endpoint: Endpoint, call: Call) -> CallError | None:
         """One call, kept if it was answered or may be charged; what went wrong, if anything did."""
@@ -345,7 +446,8 @@ class Client:
                 found = endpoint.ask(call.prompt)
             except CallError as failure:
                 if failure.paid:
-                    rows.append(paid | {"text": None, "tokens": bound, "error": str(failure)})
+                    row = {"text": None, "tokens": bound, "error": str(failure)}
+                    rows.append(paid | row | ({} if failure.raw is None else {"raw": failure.raw}))
                 return failure
             tokens = bound if found["tokens"] is None else found["tokens"]
             rows.append(paid | found | {"tokens": tokens})
@@ -363,6 +465,7 @@ class Client:
             "refused": not failure.paid,
             "unanswered": True,
             "error": str(failure),
+            "raw": failure.raw,
         }
         with self.lock:
             if self.stop.is_set():

@@ -16,12 +16,13 @@ import argparse
 import json
 import re
 import sys
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from atkd.evaluation import scores
-from atkd.judge.client import Call, Client
+from atkd.judge.client import Call, Client, first_choice
 from atkd.judge.settings import JudgeSettings, described
 from atkd.judge.verdicts import Question, Verdict, questions, report
 from atkd.runtime.files import (
@@ -63,9 +64,18 @@ the order of the two counts.
 
 Reply with one line and nothing else: "Ratings:", the rating of A, a space, the rating of B.
 """
-RATING = r"(10(?:\.0+)?|[1-9](?:\.\d+)?)(?:\s?/\s?10)?"
-PAIR = rf"(?:A\s?[:=]\s?)?{RATING}[\s,;|&]+(?:and\s+)?(?:B\s?[:=]\s?)?{RATING}[\s.]*"
-LABELLED = re.compile(rf"\bratings?\s?[:=]?\s*{PAIR}$", re.IGNORECASE | re.MULTILINE)
+RATING = r"(10(?:\.0+)?|[1-9](?:\.[0-9]+)?)(?:[^\S\n]?/[^\S\n]?10)?"
+APART = r"(?:[^\S\n]*[;|&][^\S\n]*|,?[^\S\n]+(?:and[^\S\n]+)?)"  # a comma alone may be a decimal's
+LINE = rf"(?:A\s?[:=]\s?)?{RATING}{APART}(?:B\s?[:=]\s?)?{RATING}"
+LINES = rf"A\s?[:=]\s?{RATING}[\s,;]*\nB\s?[:=]\s?{RATING}"
+LABELLED = re.compile(rf"\bratings?\s?[:=]?\s*(?:{LINE}|{LINES})[\s.]*$", re.I | re.M)
+ALONE = re.compile(rf"(?:{LINE}|{LINES}|{RATING}[^\S\n]*\n\s*{RATING})[\s.]*", re.I)
+TAGS = "think|thinking|thought|reasoning|analysis"
+THINKING = re.compile(rf"[<\[](?:{TAGS})[>\]]|<\|channel\|>(?:analysis|commentary)", re.I)
+THOUGHT = re.compile(rf"[<\[]/(?:{TAGS})[>\]]|<\|channel\|>final<\|message\|>", re.I)
+# Markdown's marks around words and numbers; within one they stay, and 1**0 is no 10.
+MARKS = re.compile(r"(?<![\w*`])[*_`]++|(?<![*_`])[*_`]++(?!\w)")
+CUT = ("length", "max_tokens", "model_length", "content_filter", "error")  # reasons to finish
 SHOWN = ("score", "mean_difference", "wins", "ties", "losses", "order_effect", "unparsable")
 
 
@@ -110,32 +120,42 @@ def call(question: Question, order: int, text: str) -> Call:
 
 
 def parse(reply: str | None) -> tuple[float, float] | None:
-    """The two ratings of a reply, in the order shown; None if it does not state them plainly."""
-    if reply is None or ("<think>" in reply and "</think>" not in reply):
+    """The two ratings of a reply, in the order shown; None if it does not state them plainly.
+
+    Read is the last `Ratings: 7 9` that ends a line, or a reply of nothing but two ratings, also as
+    `A: 7, B: 9` and each with `/10`; reasoning in tags is not.
+    """
+    said = THOUGHT.split(reply or "")[-1]
+    if THINKING.search(said):  # and it did not end
         return None
-    plain = re.sub(r"[*_`]", "", reply.rpartition("</think>")[2]).strip()
+    plain = MARKS.sub("", said).strip()
     labelled = [*LABELLED.finditer(plain)]
-    found = labelled[-1] if labelled else re.fullmatch(PAIR, plain, re.IGNORECASE)
-    return (float(found[1]), float(found[2])) if found else None
+    found = labelled[-1] if labelled else ALONE.fullmatch(plain)
+    if found is None:
+        return None
+    first, second = (float(rating) for rating in found.groups() if rating is not None)
+    return first, second
 
 
-def cut_off(row: Row) -> bool:
-    """Whether the log's row is a reply that the limit on its length ended."""
-    choices = (row.get("raw") or {}).get("choices") or [{}]
-    return choices[0].get("finish_reason") == "length"
+def problem(row: Row) -> str:
+    """What keeps the log's row from giving ratings, "" if nothing does."""
+    if "error" in row:
+        return str(row["error"])
+    reason = str(first_choice(row.get("raw")).get("finish_reason") or "").lower()
+    if reason in CUT:  # else a 10 may have become a 1
+        limit = ", evaluation.judge.reply_tokens" if reason != "content_filter" else ""
+        return f"cut off ({reason}{limit})"
+    if not row["text"]:
+        return "a reply without text: a refusal, reasoning alone or a call of a tool"
+    return "" if parse(row["text"]) else f"no ratings in {row['text'][:80]!r}"
 
 
 def order_row(order: int, reply: Row) -> Row:
     """What the log's row for an order says: both ratings or None, the reply, what went wrong."""
     row = {"order": order, "model": None, "reference": None, "reply": reply["text"]}
-    if cut_off(reply):  # else a 10 may have become a 1
-        return row | {"error": "cut off by the limit on its length, reply_tokens"}
-    if "error" in reply:
-        row["error"] = reply["error"]
-    pair = parse(reply["text"])
-    if pair is None:
-        return row
-    first, second = pair
+    if error := problem(reply):
+        return row | {"error": error}
+    first, second = parse(reply["text"]) or (None, None)
     ours, theirs = (first, second) if order == 1 else (second, first)
     return row | {"model": ours, "reference": theirs}
 
@@ -195,13 +215,30 @@ def run_llm(args: argparse.Namespace) -> None:
     ]
     calls = calls_of(asked, settings)
     with folder_lock(output):
-        client = Client(settings, output / "replies.jsonl")
+        client = Client(settings, output / "replies.jsonl", problem)
         print(client.outlook([one for several in calls for one in several]), file=sys.stderr)
         if not args.dry_run:
             stage.ready()
-            write(output, llm(asked, calls, client))
+            verdicts = llm(asked, calls, client)
+            check_rated(verdicts, client.log.path)
+            write(output, verdicts)
             spent = {"calls": client.log.calls, "tokens": client.log.tokens}
             stage.write(output / "provenance.json", **spent)
+
+
+def check_rated(verdicts: list[Verdict], replies: Path) -> None:
+    """InputError naming run and task where not one answer was rated: it would have no score."""
+    by_task: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
+    for found in verdicts:
+        by_task[found.question.run, found.question.task].append(found)
+    for (run, task), several in by_task.items():
+        if all(found.model is None for found in several):
+            last = [row["error"] for row in several[-1].orders if "error" in row][-1]
+            raise InputError(
+                f"run {run}, task {task}: the judge rated none of {len(several)} answers, expected "
+                f"one at least for a score; the last: {last}; mend evaluation.judge (replies are "
+                f"kept in {replies}; delete it to ask all of them again)"
+            )
 
 
 def write(output: Path, verdicts: list[Verdict]) -> None:

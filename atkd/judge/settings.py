@@ -10,6 +10,11 @@ from typing import Any
 from atkd import config
 
 
+def well_formed(text: str) -> str:
+    """Text that UTF-8 can hold: `?` in place of half a surrogate pair."""
+    return text.encode(errors="replace").decode()
+
+
 @dataclass(frozen=True)
 class JudgeSettings:
     """The keys of the schema's `$defs.judge`; None where one without a default is absent."""
@@ -37,7 +42,8 @@ class JudgeSettings:
         """A request's fields, the model apart; `request` replaces fields, null removes one."""
         fields = {"temperature": 0, "max_tokens": self.reply_tokens} | dict(self.request)
         kept = {name: value for name, value in fields.items() if value is not None}
-        return {"messages": [{"role": "user", "content": prompt}]} | kept
+        messages = [{"role": "user", "content": well_formed(prompt)}]
+        return {"messages": messages} | kept
 
 
 def described() -> str:

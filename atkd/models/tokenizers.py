@@ -17,6 +17,7 @@ from typing import Any
 
 from atkd.models.families import FAMILIES, Family, family_of
 from atkd.runtime.files import InputError, check_fetched, folder_lock, read_jsonl, write_json
+from atkd.runtime.network import obeyed
 from atkd.runtime.provenance import Stage
 
 BYTE_PIECES = [f"<0x{value:02X}>" for value in range(256)]  # of SentencePiece, for unknown letters
@@ -173,7 +174,10 @@ def _from_folder(folder: Path) -> Any:
 def _from_hub(name: str, revision: str) -> Any:
     if revision == "main":
         print(f"hub tokenizer {name}: revision main (unpinned)", flush=True)
-    return _from_pretrained(name, revision=revision)
+    try:
+        return _from_pretrained(name, revision=revision)
+    except InputError as error:
+        raise InputError(f"{error}{obeyed()}") from None
 
 
 def _from_pretrained(name: str, **where: Any) -> Any:

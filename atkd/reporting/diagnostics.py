@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.evaluation.metrics import METRICS
+from atkd.evaluation.metrics import JUDGE, METRICS, UNREAD
 from atkd.methods import SWITCHES, title_of
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
@@ -23,7 +23,6 @@ from atkd.reporting.table import (
 )
 from atkd.runtime.files import InputError
 from atkd.statistics.estimates import (
-    JUDGE,
     KEYS,
     Cell,
     Contrast,
@@ -108,7 +107,7 @@ def cost_table(run: Run) -> Table | None:
 
 # The judge beside ROUGE-L, and a language model's ratings.
 
-ORDER, UNREAD = "judge_order", "judge_unparsable"
+ORDER = "judge_order"
 OTHERS = ("rouge_l", "judge_exact")  # what a judge is held against
 LEAST = 3  # points that a correlation needs to say anything
 

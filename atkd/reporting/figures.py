@@ -6,6 +6,9 @@ Reads `estimates.csv`, `differences.csv`; writes .svg (the same bytes every time
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +53,36 @@ SCALING = (
 )
 
 
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Matplotlib with `SETTINGS` over its own defaults, whatever the user's settings say.
+
+    It reads a backend and a `matplotlibrc` (of the working folder, MATPLOTLIBRC, the user's
+    configuration) when it is imported, and a bad one ends that: they are out of sight meanwhile.
+    """
+    hidden = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    try:
+        with contextlib.chdir(Path(__file__).parent):
+            import matplotlib
+    finally:
+        del os.environ["MATPLOTLIBRC"]
+        os.environ |= {name: value for name, value in hidden.items() if value is not None}
+    defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    with matplotlib.rc_context(defaults | SETTINGS):
+        yield
+
+
+def panels(
+    rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes, without pyplot, whose backends may want a screen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **options)
+
+
 def style(method: str) -> dict[str, Any]:
     """ATKD solid and filled, its baseline dashed and hollow in the same hue."""
     ours = bool(base_of(method))
@@ -90,10 +123,8 @@ def average_scores(numbers: Numbers) -> pd.DataFrame:
 
 def scaling_panels(part: pd.DataFrame, families: list[str], world: bool) -> Figure:
     """A panel per family, one legend below."""
-    import matplotlib.pyplot as plt
-
     width = 4.6 if len(families) == 1 else 1.0 + 3.1 * len(families)
-    figure, grid = plt.subplots(1, len(families), figsize=(width, 3.4), squeeze=False)
+    figure, grid = panels(1, len(families), figsize=(width, 3.4), squeeze=False)
     named: dict[str, Any] = {}
     for axes, family in zip(grid[0], families, strict=True):
         rows = part[part.family == family]
@@ -241,8 +272,6 @@ def _legend(figure: Figure, named: dict[str, Any], wide: bool) -> None:
 )
 def forest(numbers: Numbers) -> Drawing | None:
     """Average gains with intervals: per baseline the mean over pairs, and each pair below it."""
-    import matplotlib.pyplot as plt
-
     part = average_gains(numbers.changes)
     if part.empty:
         return None
@@ -250,7 +279,7 @@ def forest(numbers: Numbers) -> Drawing | None:
     found = [part[part.method == method] for method in dict.fromkeys(part.method)]
     rows = [row for group in found for row in group.itertuples()]
     height = 0.23 * len(rows) + 0.2 * len(found)
-    figure, axes = plt.subplots(figsize=(5.2, 0.7 + height))
+    figure, axes = panels(figsize=(5.2, 0.7 + height))
     y = 0.0
     for row in rows:
         y += 1.8 if row.kind == POOLED else 1.0
@@ -292,8 +321,6 @@ def _forest_row(axes: Axes, y: float, row: Any) -> None:
 )
 def gains(numbers: Numbers) -> Drawing | None:
     """Heatmap of ATKD minus its baseline: a block per baseline, a row per pair."""
-    import matplotlib.pyplot as plt
-
     part = numbers.changes
     part = part[(part.kind == GAIN) & (part.metric == "score")]
     if part.empty:
@@ -306,7 +333,7 @@ def gains(numbers: Numbers) -> Drawing | None:
     counts = [int((pairs.method == method).sum()) for method in methods]
     height = 1.5 + 0.29 * sum(counts) + 0.42 * len(methods)
     shape = {"figsize": (2.5 + 0.62 * len(columns), height), "squeeze": False}
-    figure, grid = plt.subplots(len(methods), 1, height_ratios=counts, sharex=True, **shape)
+    figure, grid = panels(len(methods), 1, height_ratios=counts, sharex=True, **shape)
     bound = max(float(part.value.abs().max()), 0.1)
     for axes, method in zip(grid[:, 0], methods, strict=True):
         gain_block(axes, part[part.method == method], columns, bound)
@@ -363,14 +390,11 @@ def _told(part: pd.DataFrame, metric: str) -> str:
 
 def save(figure: Figure, name: str, text: str, output: Path) -> None:
     """Writes <name>.svg, .png and .txt; no date and a fixed salt keep the SVG's bytes fixed."""
-    import matplotlib.pyplot as plt
-
     options: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 180}}
     for kind, extra in options.items():
         with atomic_path(output / f"{name}.{kind}") as part:
             figure.savefig(part, format=kind, bbox_inches="tight", **extra)
     write_text(output / f"{name}.txt", text + "\n")
-    plt.close(figure)
 
 
 def draw(tables: Path, output: Path, record: Path | None = None) -> list[str]:
@@ -378,16 +402,11 @@ def draw(tables: Path, output: Path, record: Path | None = None) -> list[str]:
 
     `record` is run.json beside the tables' folder where none is given.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     if not tables.is_dir():
         raise InputError(f"{tables}: folder not found; expected what the stage tables wrote")
     numbers = Numbers(read_record(record or tables.parent / RECORD), tables)
     drawn = []
-    with plt.rc_context(SETTINGS):
+    with own_settings():
         for entry in registry.figures():
             for name, arguments in entry.families(numbers.record).items():
                 found = entry.make(numbers, *arguments) if entry.applies(numbers.record) else None

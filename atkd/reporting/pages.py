@@ -15,14 +15,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from atkd.evaluation.metrics import METRICS
+from atkd.evaluation.metrics import JUDGE, METRICS, UNREAD
 from atkd.evaluation.scores import DOCUMENT_COLUMNS, Row, document_rows, judged, read_documents
 from atkd.methods import title_of
 from atkd.reporting import registry
 from atkd.reporting.table import Table, arrow, read
 from atkd.runtime.files import InputError, read_jsonl, write_text
 from atkd.statistics.estimates import (
-    JUDGE,
     RECORD,
     RunRecord,
     read_record,
@@ -34,7 +33,6 @@ from atkd.tasks import TASKS
 TEMPLATES = Path(__file__).parent / "templates"
 UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SECTIONS = ("figures", "gains", "scores", "controls", "more", "costs")  # of the page, in order
-UNREAD = "judge_unparsable"
 METHODS = ("teacher", "none", "sft", "supervised_kd", "supervised_kd_atkd")  # shown by default
 SHOWN = 500  # characters of a prompt, from its end, where a few-shot prompt has its question
 FIELDS = ("id", "prompt", "target", "answer")
@@ -141,11 +139,19 @@ Measured = dict[str, float]  # metric -> value
 Tasks = dict[str, dict[str, Measured]]  # task -> document -> metric -> value
 
 
-def primary(task: str, scores: Measured) -> float | None:
-    """The value that counts as a document's score; none where its judge's reply was unreadable."""
-    own = (TASKS[task].metric,) if task in TASKS else ()
-    names = (JUDGE,) if UNREAD in scores else (JUDGE, *own)
-    return next((scores[name] for name in names if name in scores), None)
+def primary(task: str, scores: Measured, rated: bool) -> float | None:
+    """The value that counts as a document's score; none where it has no value of that kind.
+
+    `rated`: whether a judge rates the task's answers, see `is_rated`.
+    """
+    own = TASKS[task].metric if task in TASKS else ""
+    return scores.get(JUDGE if rated else own)
+
+
+def is_rated(found: Iterable[Mapping[str, Measured]]) -> bool:
+    """Whether a judge rated any of several models' answers to one task, if only in vain."""
+    documents = (scores for several in found for scores in several.values())
+    return any(JUDGE in scores or UNREAD in scores for scores in documents)
 
 
 def measured(folder: Path, runs: Iterable[str]) -> dict[str, Tasks]:
@@ -259,7 +265,9 @@ def _model(run: str) -> dict[str, str]:
     return {"run": run, "method": title_of(cell[3]), "pair": arrow(tuple(cell)), "seed": seed}
 
 
-def _answer(task: str, answers: Answers, document: str, prompt: str) -> dict[str, Any] | None:
+def _answer(
+    task: str, answers: Answers, document: str, prompt: str, rated: bool
+) -> dict[str, Any] | None:
     """One model's answer to one document; none where it was not asked."""
     sample, scores = answers.samples.get(document), answers.scores.get(document, {})
     if sample is None:
@@ -267,7 +275,7 @@ def _answer(task: str, answers: Answers, document: str, prompt: str) -> dict[str
     lead = [JUDGE, *([TASKS[task].metric] if task in TASKS else [])]
     order = sorted(scores, key=lambda name: lead.index(name) if name in lead else len(lead))
     return {
-        "score": primary(task, scores),
+        "score": primary(task, scores, rated),
         "text": sample["answer"],
         "first": _listed(scores, [name for name in order if name in FIRST]),
         "more": _listed(scores, [name for name in order if name not in FIRST]),
@@ -282,7 +290,7 @@ def _listed(scores: Measured, names: list[str]) -> str:
 def _document(task: str, found: list[Answers], name: str) -> dict[str, Any]:
     """One document: prompt, reference, every model's answer."""
     sample = next(a.samples[name] for a in found if name in a.samples)
-    prompt = sample["prompt"]
+    prompt, rated = sample["prompt"], is_rated(answers.scores for answers in found)
     return {
         "name": name,
         "group": str(sample.get("group") or ""),
@@ -290,24 +298,25 @@ def _document(task: str, found: list[Answers], name: str) -> dict[str, Any]:
         "asked": prompt[-SHOWN:],
         "cut": len(prompt) > SHOWN,
         "target": sample["target"],
-        "answers": [_answer(task, answers, name, prompt) for answers in found],
+        "answers": [_answer(task, answers, name, prompt, rated) for answers in found],
     }
 
 
 def _section(task: str, title: str, found: list[Answers], limit: int) -> dict[str, Any]:
     """One task: the documents shown, and each model's mean score over all it answered."""
     names = list(dict.fromkeys(name for answers in found for name in answers.samples))
+    rated = is_rated(answers.scores for answers in found)
     return {
         "task": task,
         "title": title,
         "count": len(names),
-        "means": [_mean(task, answers) for answers in found],
+        "means": [_mean(task, answers, rated) for answers in found],
         "documents": [_document(task, found, name) for name in names[:limit]],
     }
 
 
-def _mean(task: str, answers: Answers) -> str:
-    scores = [primary(task, answers.scores.get(name, {})) for name in answers.samples]
+def _mean(task: str, answers: Answers, rated: bool) -> str:
+    scores = [primary(task, answers.scores.get(name, {}), rated) for name in answers.samples]
     values = [score for score in scores if score is not None]
     return f"{sum(values) / len(values):.1f}" if values else "no score"
 

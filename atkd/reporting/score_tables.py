@@ -223,7 +223,7 @@ def beside_a_judge(record: RunRecord) -> bool:
 
 def judged(record: RunRecord) -> bool:
     """Whether a judge rates answers: the world's own, or a language model."""
-    return (record.judge or record.world) and any(map(open_ended, record.all_tasks))
+    return bool(record.rater) and any(map(open_ended, record.all_tasks))
 
 
 @registry.table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,14 @@ Settings = TypeVar("Settings")
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command line; bad input ends it with one message on stderr and status 2."""
+    """Runs a command line; bad input ends it with one message on stderr and status 2.
+
+    Text that the locale's encoding lacks is escaped, where a print would end in a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):  # of a pipe that a fork server's job was given
+                stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except InputError as error:

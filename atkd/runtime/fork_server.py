@@ -31,6 +31,7 @@ from typing import Any
 
 VARIABLE = "ATKD_WARM"
 ACCEPTED = "accepted\n"
+LONGEST = 103  # bytes of a socket's path on all systems
 PREPARED = ("accelerate", "lm_eval.evaluator", "safetensors.torch")
 # The environment and the package that two command lines must share to run in one process.
 HERE = [str(Path(place).resolve()) for place in (sys.prefix, Path(__file__).parents[1])]
@@ -40,15 +41,31 @@ def start(modules: Sequence[str] = ()) -> subprocess.Popen[bytes] | None:
     """Starts the process for the jobs of this one; keep it, for it ends when it is let go.
 
     `modules`: what these jobs need beside PREPARED, as their models' code. None where the
-    environment has ATKD_WARM, if only set to nothing.
+    environment has ATKD_WARM, if only set to nothing, or where no folder can hold a socket.
     """
     if VARIABLE in os.environ:
         return None
-    path = Path(tempfile.mkdtemp(prefix="atkd-")) / "socket"
+    path = _place()
+    if path is None:
+        return None
     os.environ[VARIABLE] = str(path)
     command = [sys.executable, "-m", "atkd.runtime.fork_server", str(path)]
     command += ["--packages", *PREPARED, *modules]
     return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=Path(HERE[1]).parent)
+
+
+def _place() -> Path | None:
+    """A path for a socket, in the folder for temporary files or, where that is long, in /tmp."""
+    for folder in (None, "/tmp"):
+        try:
+            made = tempfile.mkdtemp(prefix="atkd-", dir=folder)
+        except OSError:
+            continue
+        path = Path(made, "socket")
+        if len(os.fsencode(path)) <= LONGEST:
+            return path
+        os.rmdir(made)
+    return None
 
 
 def hand_over(module: str = "atkd") -> int | None:
@@ -63,12 +80,15 @@ def hand_over(module: str = "atkd") -> int | None:
             line.connect(path)
             socket.send_fds(line, [b"\n"], [0, 1, 2])
             line.sendall(json.dumps(order | {"environment": environment}).encode() + b"\n")
+            replies = line.makefile()
+            if replies.readline() != ACCEPTED:
+                return None
         except OSError:
             return None
-        replies = line.makefile()
-        if replies.readline() != ACCEPTED:
-            return None
-        return int(replies.readline() or 128 + signal.SIGKILL)  # no word: it was killed
+        with contextlib.suppress(OSError):
+            if status := replies.readline():
+                return int(status)
+        return 128 + signal.SIGKILL  # no word: it was killed
 
 
 def serve(path: str, packages: Sequence[str]) -> None:
@@ -168,9 +188,14 @@ def main() -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt):
             serve(args.socket, args.packages)
+    except Exception as error:  # of imports: there is no common kind; jobs do them by themselves
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"fork server: ended ({said}); every job imports by itself", file=sys.stderr)
+        raise SystemExit(1) from None
     finally:
-        path.unlink(missing_ok=True)
-        path.parent.rmdir()
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
 
 
 if __name__ == "__main__":

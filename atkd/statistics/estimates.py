@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atkd.evaluation.metrics import METRICS, WORDLESS
+from atkd.evaluation.metrics import JUDGE, METRICS, WORDLESS, Rater, rater, score_metric
 from atkd.methods import METHODS, title_of
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError, read_json, reading, write_text
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 RECORD = "run.json"
 ROUGE = "rouge_l"
-JUDGE = "judge"  # stands in for a task's own metric as its score wherever a judge ran
 RATED = "a language model's rating (100 x the answers' sum / the references')"
 KEYS = ["family", "student", "teacher", "method"]
 # The columns read here.
@@ -64,6 +63,11 @@ class RunRecord:
     def world(self) -> bool:
         """Whether the tasks are the embedded world's analogues, whatever the run is called."""
         return self.source == "world"
+
+    @property
+    def rater(self) -> Rater:
+        """Who rates open-ended answers, so that the rating is their score."""
+        return rater(self.source, self.judge)
 
     @property
     def all_tasks(self) -> list[str]:
@@ -258,9 +262,13 @@ def wordless(documents: pd.DataFrame) -> dict[str, tuple[int, int]]:
 
 def _score(scores: Scores, task: str) -> None:
     """The task's own metric under the name `score`, in percent also where it is a ratio."""
-    names = (JUDGE, TASKS[task].metric) if task in TASKS else ()
-    own = next((name for name in names if (task, name) in scores.values), None)
-    if own is None:
+    own = score_metric(task, scores.record.rater) if task in TASKS else ""
+    if (task, own) not in scores.values:
+        if own == JUDGE:
+            raise InputError(
+                f"{RECORD}: a judge is to rate the answers to {task}, and the documents hold no "
+                "rating; expected its ratings or another record"
+            )
         return
     rated, row = (task, own) in scores.denominators, METRICS[own]
     scores.own[task] = own

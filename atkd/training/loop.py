@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from tqdm import tqdm
 
 from atkd.data.sequences import Batch, BatchSampler
 from atkd.losses.weighting import gatherer
 from atkd.models.checkpoints import hidden_states
 from atkd.runtime.files import InputError, write_json
+from atkd.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -226,22 +226,18 @@ def fit(
         "loss": math.nan,
     }
     log, start = MetricsLog(work / "metrics.jsonl", loop), time.perf_counter()
-    bar = tqdm(
-        total=loop.steps, initial=loop.step, disable=None if loop.run.is_main_process else True
-    )
-    while loop.step < loop.steps:
-        batches = _micro_batches(loop, supply, sampler[loop.step])
-        seen["loss"], norm, count = loop.update(batches, objective)
-        seen["supervised_tokens"] += count
-        read = sum(int(batch.attention_mask_BT.sum()) for batch in batches)
-        seen["tokens"] += read * loop.run.num_processes
-        speed = seen["tokens"] / (time.perf_counter() - start)
-        bar.set_postfix(loss=f"{seen['loss']:.3f}", tokens_per_s=f"{speed:.0f}", refresh=False)
-        bar.update()
-        log.add(loop, seen["loss"], norm, count)
-        if loop.step % loop.settings.checkpoint_every == 0 and loop.step < loop.steps:
-            loop.save(work, identity)
-    bar.close()
+    told = loop.run.is_main_process
+    with Progress("train", loop.steps, "steps", done=loop.step, shown=told) as progress:
+        while loop.step < loop.steps:
+            batches = _micro_batches(loop, supply, sampler[loop.step])
+            seen["loss"], norm, count = loop.update(batches, objective)
+            seen["supervised_tokens"] += count
+            read = sum(int(batch.attention_mask_BT.sum()) for batch in batches)
+            seen["tokens"] += read * loop.run.num_processes
+            progress.add(tokens=read * loop.run.num_processes, loss=seen["loss"])
+            log.add(loop, seen["loss"], norm, count)
+            if loop.step % loop.settings.checkpoint_every == 0 and loop.step < loop.steps:
+                loop.save(work, identity)
     return seen | {"train_s": round(time.perf_counter() - start, 3)}
 
 

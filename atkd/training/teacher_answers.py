@@ -29,6 +29,7 @@ from atkd.runtime.files import (
     sha256,
     write_json,
 )
+from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage, settings_hash, versions
 
 BLOCK = 1024
@@ -53,7 +54,12 @@ class AnswerSettings:
 
 
 def answer_block(
-    model: Any, prompts: list[list[int]], first: int, settings: AnswerSettings, tokenizer: Any
+    model: Any,
+    prompts: list[list[int]],
+    first: int,
+    settings: AnswerSettings,
+    tokenizer: Any,
+    progress: Progress,
 ) -> list[list[int]]:
     """Answers to prompts that are rows `first`, `first` + 1, ...; batched by prompt length.
 
@@ -63,6 +69,7 @@ def answer_block(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     order = [index for index in order if rooms[index] > 0]
     found: dict[int, list[int]] = {}
+    progress.add(len(prompts) - len(order))
     for start in range(0, len(order), settings.batch_size):
         part = order[start : start + settings.batch_size]
         try:
@@ -77,6 +84,7 @@ def answer_block(
         except NotFiniteError as error:
             raise InputError(f"data row {first + part[error.row]}: {error}") from None
         found.update(zip(part, made, strict=True))
+        progress.add(len(part), tokens=sum(map(len, made)))
     return [found.get(index, []) for index in range(len(prompts))]
 
 
@@ -90,23 +98,20 @@ def write(
     identity: str,
 ) -> int:
     """Answers every row that has none yet; returns the tokens of all answers."""
-    from tqdm import tqdm
-
     part, mark = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.identity")
     done = kept_rows(part, mark, identity)
     with (
         open(part, "a", encoding="utf-8") as handle,
-        tqdm(total=len(prompts), initial=done, unit=" answers", disable=None) as bar,
+        Progress("answers", len(prompts), "answers", done=done) as progress,
     ):
         for first in range(done, len(prompts), BLOCK):
             block = prompts[first : first + BLOCK]
-            made = answer_block(model, block, first, settings, tokenizer)
+            made = answer_block(model, block, first, settings, tokenizer, progress)
             for row, answer in enumerate(made, first):
                 text = tokenizer.decode(answer, skip_special_tokens=True)
                 line = {"id": ids[row], "ids": answer, "output": text}
                 handle.write(json.dumps(line, ensure_ascii=False) + "\n")
             handle.flush()
-            bar.update(len(block))
     count = sum(len(row["ids"]) for row in read_jsonl(part))
     os.replace(part, path)
     mark.unlink()

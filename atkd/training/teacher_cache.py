@@ -41,6 +41,7 @@ from atkd.runtime.files import (
     sha256,
     write_json,
 )
+from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage, settings_hash, versions
 from atkd.training.teacher import LiveTeacher, TeacherSignal
 
@@ -147,9 +148,15 @@ def check(folder: Path, record: Mapping[str, Any], wanted: Mapping[str, Any]) ->
             raise InputError(f"{path}: its contents changed since it was written (sha256 differs)")
 
 
+def supervised(data: Sequences, first: int, last: int) -> int:
+    """Supervised tokens of samples first..last."""
+    spans = (span for sample in data.samples[first:last] for span in sample.spans)
+    return sum(end - start for start, end in spans)
+
+
 def forecast(data: Sequences, width: int, dtype: str) -> dict[str, int]:
     """Supervised tokens and bytes of a cache that is still to be written."""
-    count = sum(last - first for sample in data.samples for first, last in sample.spans)
+    count = supervised(data, 0, len(data))
     return {"tokens": count, "bytes": count * (width * BYTES[dtype] + 8)}
 
 
@@ -177,7 +184,7 @@ def batches(data: Sequences, first: int, last: int) -> Iterator[list[int]]:
 
 
 def shard_tensors(
-    teacher: LiveTeacher, data: Sequences, first: int, last: int, pad: int, bar: Any
+    teacher: LiveTeacher, data: Sequences, first: int, last: int, pad: int, progress: Progress
 ) -> dict[str, Tensor]:
     """A shard's tensors: hidden [n, d], uncertainty [n], log_normaliser [n], rows and sizes."""
     supply = FixedBatches(data, pad, str(teacher.model.device))
@@ -187,7 +194,7 @@ def shard_tensors(
         tensors = [tensor.cpu().split(batch.sizes) for tensor in teacher.signal(batch)]
         for place, index in enumerate(part):
             seen[index] = TeacherSignal(*(pieces[place] for pieces in tensors))
-        bar.update(int(batch.supervised_BS.sum()))
+        progress.add(int(batch.supervised_BS.sum()))
     views = [seen[index] for index in range(first, last)]
     return {
         "hidden": torch.cat([view.hidden_Nd for view in views]),
@@ -202,8 +209,6 @@ def write(
     folder: Path, teacher: LiveTeacher, data: Sequences, pad: int, facts: dict[str, Any]
 ) -> int:
     """Writes what is missing of a cache, manifest last; returns its supervised tokens."""
-    from tqdm import tqdm
-
     name = settings_hash(facts)
     width, dtype = teacher.head.weight.shape[1], facts["identity"]["teacher_dtype"]
     size = forecast(data, width, dtype)
@@ -211,12 +216,13 @@ def write(
     names = ["head.safetensors"]
     with atomic_path(folder / names[0]) as part:
         save_file(head_tensors(teacher.head), part)
-    with tqdm(total=size["tokens"], unit=" tokens", disable=None) as bar:
+    with Progress("cache", size["tokens"], "tokens") as progress:
         for number, (first, last) in enumerate(shards(data, width, dtype)):
             names.append(f"shard-{number:05d}.safetensors")
             if _finished(folder / names[-1], name):
+                progress.skip(supervised(data, first, last))
                 continue
-            tensors = shard_tensors(teacher, data, first, last, pad, bar)
+            tensors = shard_tensors(teacher, data, first, last, pad, progress)
             with atomic_path(folder / names[-1]) as part:
                 save_file(tensors, part, {"identity": content(tensors, name)})
     files = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -92,10 +93,13 @@ def trained_ids(tokenizer: Any, prompt: str, response: str) -> tuple[list[int], 
     return made.ids, first
 
 
-def test_samples(places: Any, tmp_path: Path) -> None:
+def test_samples(places: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, where = places
     write_jsonl(tmp_path / "a/koala.jsonl", [{"of": "an earlier list of tasks"}])
     first = run(where, tmp_path / "a")
+    told = capsys.readouterr().err
+    for name in ("answers", "likelihoods"):  # what a job's log is told
+        assert re.search(rf"^{name}: \d+ of \d+ \w+ \(100%\), [\d,]+ tokens/s$", told, re.M)
     assert sorted(path.stem for path in (tmp_path / "a").glob("*.jsonl")) == sorted(TASKS)
     assert run(where, tmp_path / "b") == first  # the same run twice
     single = run(where, tmp_path / "c", batch_size=1)

@@ -17,7 +17,8 @@ from atkd.runtime.files import InputError, read_json, write_csv, write_json, wri
 from atkd.statistics.estimates import read_csv
 from atkd.tasks import AVERAGES, TASKS
 
-RECORD = {"config": "tiny", "source": "world", "runs": ["opt/125m/-/sft/1"]}
+RECORD = {"config": "tiny", "source": "hub", "judge": False, "runs": ["opt/125m/-/sft/1"]}
+WORLD = RECORD | {"source": "world"}
 
 
 def test_means() -> None:
@@ -79,13 +80,15 @@ def test_the_judge_is_the_score_where_one_ran(results: Path) -> None:
     path = results / "runs/opt/125m/-/sft/1/documents.csv.gz"
     rows = scores.read_documents(path)
     rated = [row | {"metric": "judge", "value": "90"} for row in rows if row["metric"] == "rouge_l"]
-    made = {(r["task"], r["metric"]): r["value"] for r in scores.scores_of(rows + rated)}
+    made = {(r["task"], r["metric"]): r["value"] for r in scores.scores_of(rows + rated, "exact")}
     assert made["koala", "score"] == made["generation", "score"] == 90
     assert made["koala", "rouge_l"] == made["mmlu", "score"] == 50
     ratio = {"value": "", "numerator": "4", "denominator": "5"}
     made = {(r["task"], r["metric"]): r["value"]
-            for r in scores.scores_of(rows + [row | ratio for row in rated])}  # fmt: skip
+            for r in scores.scores_of(rows + [row | ratio for row in rated], "model")}  # fmt: skip
     assert made["koala", "score"] == made["koala", "judge"] == 80
+    made = {(r["task"], r["metric"]): r["value"] for r in scores.scores_of(rows + rated)}
+    assert made["koala", "score"] == made["koala", "rouge_l"] == 50  # as the record says
 
 
 def test_an_average_needs_all_its_tasks(results: Path) -> None:
@@ -114,6 +117,7 @@ def test_bad_inputs(results: Path, tmp_path: Path) -> None:
     [
         ([], "--record: found list; expected a JSON object"),
         ({"config": "tiny", "runs": []}, "--record: key 'source' is missing; expected config"),
+        (RECORD | {"judge": "no"}, "--record: judge: found 'no'; expected true or false"),
         (RECORD | {"config": 1}, "--record: config: found 1; expected a name"),
     ],
 )
@@ -136,18 +140,89 @@ def test_the_exact_judges_rows_follow_a_runs_own(results: Path) -> None:
         ]
         exact.append(path.with_name("judge_documents.csv.gz"))
         write_csv(exact[-1], scores.DOCUMENT_COLUMNS, rated)
-    assert scores.collect(RECORD, results, paths, exact) == 2
+    assert scores.collect(WORLD, results, paths, exact) == 2
     rows = scores.read_documents(results / "documents.csv.gz", ("run", *scores.DOCUMENT_COLUMNS))
     run = [row for row in rows if row["run"] == "opt/125m/-/sft/1"]
     own = len(scores.read_documents(paths[1]))
     assert [row["metric"] == "judge" for row in run] == [False] * own + [True] * (len(run) - own)
     assert len(run) == own + 2 * 6
     assert "tiny,opt,125m,-,sft,1,koala,score,90.000000,2" in (results / "scores.csv").read_text()
-    exact[0].unlink()
-    with pytest.raises(InputError, match=r"a judge rated run .*sft/1 but not .*none/1"):
-        scores.collect(RECORD, results, paths, exact[1:])
+    with pytest.raises(InputError, match=r"run .*none/1, task dolly: .*rated no answer, expected"):
+        scores.collect(WORLD, results, paths, exact[1:])
     with pytest.raises(InputError, match="no documents of run opt/125m/-/sft/1; expected its own"):
-        scores.collect(RECORD, results, paths[:1], exact[1:])
+        scores.collect(WORLD, results, paths[:1], exact[1:])
+
+
+EXACT = {"metric": "judge", "value": "90", "numerator": "", "denominator": ""}
+MODEL = {"metric": "judge", "value": "", "numerator": "4", "denominator": "5"}
+UNREAD = {"metric": "judge_unparsable", "value": "100", "numerator": "", "denominator": ""}
+
+
+def rated(change: dict[str, Any], *documents: str, task: str = "koala") -> list[dict[str, Any]]:
+    return [{"task": task, "document": name, "group": ""} | change for name in documents]
+
+
+OWN = rated({"metric": "rouge_l", "value": "50", "numerator": "", "denominator": ""}, "a", "b")
+EXTRA = rated({"metric": "rouge_l", "value": "50"}, "x", task="unseen")
+
+
+@pytest.mark.parametrize(
+    ("by", "rows", "message"),
+    [
+        pytest.param(
+            "exact", OWN, "run r, task koala: the exact judge rated no answer, expected one",
+            marks=pytest.mark.case(
+                "judge",
+                "The exact judge's ratings of one run are missing",
+                "run r, task koala: the exact judge rated no answer, expected one",
+            ),
+        ),
+        ("exact", [*OWN, *EXTRA, *rated(EXACT, "a", "b")], "task unseen: the exact judge rated no"),
+        ("exact", [*OWN, *rated(EXACT, "a")], "exact judge did not rate document 'b'; rate this"),
+        ("exact", [*OWN, *rated(EXACT, "a", "b", "c")], "judge rated unknown document 'c'; rate"),
+        ("exact", [*OWN, *rated(MODEL, "a", "b")], "found the language model's rating, expected"),
+        ("model", [*OWN, *rated(UNREAD, "a", "b")], "the language model rated no answer, expected"),
+        ("model", [*OWN, *rated(MODEL, "a")], "the language model did not rate document 'b'"),
+        ("", [*OWN, *rated(MODEL, "a", "b")], "the language model's rating, expected no ratings"),
+        pytest.param(
+            "model", [*OWN, *rated(MODEL, "a"), *rated(EXACT, "b")],
+            "run r, task koala: found the exact judge's rating, expected ratings of the language "
+            "model",
+            marks=pytest.mark.case(
+                "judge",
+                "Ratings of an exact judge and of a language model in one task",
+                "run r, task koala: found the exact judge's rating, expected ratings of the "
+                "language model",
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_a_score_never_changes_its_kind(
+    by: metrics.Rater, rows: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        scores.check_rated("r", rows, by)
+
+
+@pytest.mark.case(
+    "judge",
+    "A language model whose reply to one answer of two is unreadable",
+    "The task's score is over the answers that were rated (4 of 5 points: 80); n counts them.",
+)
+def test_answers_without_a_rating_are_left_out_and_counted() -> None:
+    rows = [*OWN, *rated(MODEL, "a"), *rated(UNREAD | {"value": "0"}, "a"), *rated(UNREAD, "b")]
+    scores.check_rated("r", rows, "model")
+    found = {row["metric"]: (row["value"], row["n"]) for row in scores.scores_of(rows, "model")}
+    assert found["score"] == found["judge"] == (80, 1)
+    assert found["judge_unparsable"] == (50, 2) and found["rouge_l"] == (50, 2)
+
+
+def test_who_rates_is_the_records_word() -> None:
+    assert metrics.rater("world", False) == "exact" and metrics.rater("world", True) == "model"
+    assert metrics.rater("hub", True) == "model" and metrics.rater("hub", False) == ""
+    assert metrics.score_metric("koala", "") == "rouge_l"
+    assert metrics.score_metric("koala", "exact") == metrics.score_metric("unseen", "model")
+    assert metrics.score_metric("mmlu", "model") == "prefix_match"
 
 
 def test_command_line(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

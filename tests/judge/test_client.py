@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import time
 import traceback
@@ -12,11 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from judge_server import Reply, Server, completion, serving
 
-from atkd.judge.client import Call, Client, ReplyLog, StoppedError
+from atkd.judge.client import (
+    TEXT,
+    Call,
+    CallError,
+    Client,
+    Endpoint,
+    ReplyLog,
+    StoppedError,
+    first_choice,
+    is_completion,
+    text_of,
+)
+from atkd.judge.judge import order_row, problem
 from atkd.judge.settings import JudgeSettings
 from atkd.runtime.files import InputError
+from atkd.runtime.network import VARIABLES
 
 KEY = "sk-very-secret-0123456789"
 ESCAPED = KEY[:3] + "".join(f"\\u{ord(letter):04X}" for letter in KEY[3:])
@@ -25,8 +41,9 @@ CALLS = [Call(("run", "task", f"doc-{i}", "1"), f"prompt {i}") for i in range(8)
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
@@ -75,15 +92,13 @@ def test_a_reply_that_drips_is_given_up(tmp_path: Path) -> None:
         client(server, tmp_path, timeout_s=5).ask(CALLS)
 
 
-def test_a_log_is_told_how_far_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("atkd.judge.client.EVERY", 3)
+def test_a_log_is_told_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(good) as server:
         client(server, tmp_path).ask(CALLS[:2])
         client(server, tmp_path).ask(CALLS)
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["judge: 3 of 8 calls are done", "judge: 6 of 8 calls are done"]
+    said = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said[3] == "judge: 2 of 8 calls (25%)" and said[-1] == "judge: 8 of 8 calls (100%)"
+    assert len(said) == 3 + 7
 
 
 def test_a_key_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +116,8 @@ FAILURES = {
     "overloaded": (503, b""),
     "not JSON": (200, b"<html>"),
     "JSON cut": (200, completion("fine")[1][:40]),
-    "another shape": (200, b'{"choices": []}'),
+    "another shape": (200, b'{"choices": null}'),
+    "an error as a reply": (200, b'{"choices": [], "error": {"code": 429}}'),
     "no mapping": (200, b"[1]"),
     "body cut": None,
     "too late": slow,
@@ -187,7 +203,7 @@ def test_what_no_repeat_can_mend_stops_at_once(
         assert len(server.seen) <= 2
 
 
-REFUSAL, FILTERED = (400, b"not this one"), (200, b'{"choices": []}')
+REFUSAL, FILTERED = (400, b"not this one"), (200, b'{"error": "filtered"}')
 
 
 @pytest.mark.parametrize(("reply", "paid", "again"), [(REFUSAL, 0, 1), (FILTERED, 2, 0)])
@@ -208,6 +224,7 @@ def test_a_single_question_without_an_answer_does_not_stop_the_others(
     assert len(server.seen) == 7 + max(paid, 1) + again and one.log.calls == 7 + paid
     row = one.reply(CALLS[place])
     assert row["text"] is None and row["error"] and not one.missing(CALLS)
+    assert row["raw"] == (reply[1].decode() if paid == 0 else json.loads(reply[1]))
 
 
 @pytest.mark.parametrize("reply", [REFUSAL, FILTERED])
@@ -385,3 +402,301 @@ def test_a_budget_holds_while_calls_are_open(tmp_path: Path) -> None:
         rows.append(row("a", tokens=10))
     assert (log.calls, log.tokens) == (1, 10)  # settled: one kept, one never paid
     assert json.loads(log.path.read_text())["tokens"] == 10
+
+
+def said(message: Any, **others: Any) -> bytes:
+    """The body of a completion with this message."""
+    return json.dumps({"choices": [{"message": message} | others]}).encode()
+
+
+TEXTS = {
+    "parts of text": (
+        said({"content": [{"type": "text", "text": "Ratings: 7"}, {"type": "text", "text": " 9"}]}),
+        "Ratings: 7 9",
+    ),
+    "output_text": (
+        said({"content": [{"type": "output_text", "text": "Ratings: 7 9", "annotations": []}]}),
+        "Ratings: 7 9",
+    ),
+    "reasoning first": (
+        said({"content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "Ratings: 1 1"}]},
+            {"type": "reasoning", "text": "Ratings: 2 2"},
+            {"type": "text", "text": "Ratings: 7 9"},
+        ]}),
+        "Ratings: 7 9",
+    ),
+    "a list of strings": (said({"content": ["Ratings: 7 9"]}), "Ratings: 7 9"),
+    "a byte-order mark": (b"\xef\xbb\xbf" + said({"content": "Ratings: 7 9"}), "Ratings: 7 9"),
+    "half a surrogate pair": (said({"content": "7 9 \ud83d"}), "7 9 ?"),
+    "reasoning alone": (said({"content": None, "reasoning_content": "Ratings: 7 9"}), ""),
+    "a refusal": (said({"content": None, "refusal": "Ratings: 7 9"}), ""),
+    "a call of a tool": (said({"content": None, "tool_calls": [{"function": {"name": "f"}}]}), ""),
+    "a number": (said({"content": 7}), ""),
+    "no message": (said(None), ""),
+    "no choice": (b'{"choices": []}', ""),
+    "a choice of another kind": (b'{"choices": ["Ratings: 7 9"]}', ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        pytest.param(
+            *TEXTS["parts of text"],
+            marks=pytest.mark.case(
+                "judge",
+                'A judge answers with a list of parts: {"content": [{"type": "text", ...}, ...]}',
+                "Parts of type text or output_text are read as one text; reasoning is not.",
+            ),
+        ),
+        *[pytest.param(*found, id=name) for name, found in TEXTS.items()],
+    ],
+)
+def test_a_completion_is_read_whatever_its_content(body: bytes, text: str, tmp_path: Path) -> None:
+    """It is paid: kept as it came, and not asked again."""
+    with serving(lambda *_: (200, body)) as server:
+        for _ in range(2):
+            one = client(server, tmp_path, retries=3)
+            one.ask(CALLS[:1])
+    assert len(server.seen) == 1 and one.log.calls == 1
+    row = one.reply(CALLS[0])
+    assert row["text"] == text and row["raw"] == json.loads(body.decode("utf-8-sig"))
+
+
+@pytest.mark.case(
+    "judge",
+    "A reply with content null (a refusal, reasoning alone, a call of a tool), or without a choice",
+    "Kept as it came, counted as unreadable, and never asked (and paid) again.",
+)
+def test_a_reply_without_text_is_no_reason_to_pay_again(tmp_path: Path) -> None:
+    with serving(lambda *_: (200, TEXTS["a refusal"][0])) as server:
+        client(server, tmp_path).ask(CALLS[:4])
+        one = client(server, tmp_path)
+        one.ask(CALLS[:4])
+    assert len(server.seen) == one.log.calls == 4 and not one.missing(CALLS[:4])
+
+
+@pytest.mark.parametrize("body", [b"<html>no</html>", b"\xff\xfe", b'"text"', b"[" * 10**5, b""])
+def test_what_is_no_completion_is_kept_as_it_came(body: bytes, tmp_path: Path) -> None:
+    def script(server: Server, prompt: str, attempt: int) -> Reply:
+        return (200, body) if attempt == 1 else completion("fine")
+
+    with serving(script) as server:
+        client(server, tmp_path).ask(CALLS[:1])
+    first, second = map(json.loads, (tmp_path / "replies.jsonl").read_text().splitlines())
+    text = body.decode(errors="replace")
+    assert first["raw"] == ("text" if body == b'"text"' else text) and second["text"] == "fine"
+    assert first["paid"] and first["error"].startswith("not a chat completion: ")
+
+
+def useless(row: dict[str, Any]) -> str:
+    return "" if row["text"] == "fine" else f"no ratings in {row['text']!r}"
+
+
+@pytest.mark.case(
+    "judge",
+    "A judge whose first five replies state no ratings",
+    "none of the first 5 replies is of use, the last: no ratings in 'Sure!'; 5 of 8 calls are "
+    "answered and kept in",
+)
+def test_a_judge_that_begins_with_nothing_of_use_is_stopped(says: str, tmp_path: Path) -> None:
+    with serving(lambda *_: completion("Sure!")) as server:
+        for _ in range(2):  # the second time for nothing
+            one = client(server, tmp_path, concurrency=1000)
+            one.problem = useless
+            with pytest.raises(StoppedError) as caught:
+                one.ask(CALLS)
+            assert says in str(caught.value) and "delete that file" in str(caught.value)
+        assert len(server.seen) == one.log.calls == 5
+
+
+def test_a_judge_that_was_of_use_once_goes_on(tmp_path: Path) -> None:
+    def script(server: Server, prompt: str, attempt: int) -> Reply:
+        return completion("fine" if prompt == "prompt 4" else "Sure!")
+
+    with serving(script) as server:
+        for number in (4, 8):
+            one = client(server, tmp_path, concurrency=1)
+            one.problem = useless
+            one.ask(CALLS[:number])
+        assert len(server.seen) == 8
+
+
+@pytest.mark.case(
+    "judge",
+    "Half a surrogate pair in a prompt or an answer",
+    "Sent as a question mark, for UTF-8 cannot hold it; the reply is found again under its name.",
+)
+def test_half_a_surrogate_pair_is_sent_as_a_question_mark(tmp_path: Path) -> None:
+    call = Call(("run", "task", "doc-\udfff", "1"), "an answer \ud83d of a model")
+    with serving(good) as server:
+        client(server, tmp_path).ask([call])
+        one = client(server, tmp_path)
+        assert one.missing([call]) == [] and one.reply(call)["text"] == "fine"
+    assert server.attempts == {"an answer ? of a model": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(
+            "ALL_PROXY",
+            "socks5://me:secret@proxy:1080",
+            marks=pytest.mark.case(
+                "judge",
+                "ALL_PROXY=socks5://... where the package socksio is not installed",
+                "evaluation.judge: no connection can be made (Using SOCKS proxy, but the 'socksio' "
+                "package is not installed. Make sure to install httpx using `pip install "
+                "httpx[socks]`.; the environment sets ALL_PROXY, which connections obey)",
+            ),
+        ),
+        pytest.param(
+            "SSL_CERT_FILE",
+            "/nowhere.pem",
+            marks=pytest.mark.case(
+                "judge",
+                "SSL_CERT_FILE names no file",
+                "evaluation.judge: no connection can be made ([Errno 2] No such file or directory; "
+                "the environment sets SSL_CERT_FILE, which connections obey)",
+            ),
+        ),
+        pytest.param(
+            "HTTPS_PROXY",
+            "http://me:secret@proxy:port",
+            marks=pytest.mark.case(
+                "judge",
+                "A malformed HTTPS_PROXY",
+                "evaluation.judge: no connection can be made (Invalid port: 'port'; the "
+                "environment sets HTTPS_PROXY, which connections obey)",
+            ),
+        ),
+    ],
+)
+def test_a_connection_that_cannot_be_made_is_one_message(
+    name: str, value: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "ALL_PROXY" and importlib.util.find_spec("socksio"):
+        pytest.skip("socksio is installed")
+    monkeypatch.setenv(name, value)
+    with serving(good) as server, pytest.raises(InputError) as caught:
+        client(server, tmp_path).ask(CALLS)
+    assert str(caught.value) == says and not server.seen
+
+
+@pytest.mark.case(
+    "judge",
+    "An endpoint that redirects",
+    "HTTP 307: it leads to https://elsewhere.example/v1/chat/completions, and "
+    "evaluation.judge.endpoint is not left",
+)
+def test_a_redirection_is_told_and_not_followed(says: str, tmp_path: Path) -> None:
+    with serving(lambda *_: (307, b"")) as server:
+        server.headers = {"location": "https://elsewhere.example/v1/chat/completions"}
+        with pytest.raises(StoppedError) as caught:
+            client(server, tmp_path, concurrency=1).ask(CALLS)
+    assert says in str(caught.value) and len(server.seen) == 1
+
+
+@pytest.mark.case(
+    "judge",
+    "An endpoint that answers with a web page",
+    "questions in a row without an answer, at last run/task/doc-4/1: not a chat completion: "
+    "'<!doctype html><title>Sign in</title>' (attempt 1); 0 of 8 calls are answered and kept in",
+)
+def test_a_web_page_is_told(says: str, tmp_path: Path) -> None:
+    page = b"<!doctype html><title>Sign in</title>"
+    with serving(lambda *_: (200, page)) as server, pytest.raises(StoppedError) as caught:
+        client(server, tmp_path, concurrency=1, retries=0).ask(CALLS)
+    assert says in str(caught.value) and len(server.seen) == 5
+
+
+@pytest.mark.case(
+    "judge",
+    "An endpoint that hangs up without a word",
+    "judge stopped: run/task/doc-0/1: connection failed (RemoteProtocolError: Server disconnected "
+    "without sending a response.) (attempt 2); 0 of 1 calls are answered and kept in",
+)
+def test_an_endpoint_that_hangs_up_is_told(says: str, tmp_path: Path) -> None:
+    def script(server: Server, prompt: str, attempt: int) -> Reply:
+        raise ConnectionAbortedError("hangs up")
+
+    with serving(script) as server, pytest.raises(StoppedError) as caught:
+        client(server, tmp_path, retries=1).ask(CALLS[:1])
+    assert says in str(caught.value) and len(server.seen) == 2
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("header", [
+    {"content-type": "text/html; charset=hex"}, {"content-type": "text/html; charset=utf-7"},
+    {"content-encoding": "gzip"}, {"retry-after": "nan"}, {"retry-after": "-1e999"},
+])  # fmt: skip
+def test_headers_against_all_rules_are_one_message(
+    header: dict[str, str], status: int, tmp_path: Path
+) -> None:
+    with serving(lambda *_: (status, b"+2D0- \xff")) as server:
+        server.headers = header
+        with pytest.raises(StoppedError, match="judge stopped: "):
+            client(server, tmp_path, concurrency=1, retries=1).ask(CALLS[:5])
+    (tmp_path / "replies.jsonl").read_text(encoding="ascii")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+        ["choices", "message", "content", "text", "type", "usage", "total_tokens", "error",
+         "finish_reason", "reasoning_content", "tool_calls", "x"]) | st.text(max_size=3), inner,
+        max_size=4),
+    max_leaves=6,
+)  # fmt: skip
+CONTENT = JSON | st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "output_text", "thinking", "image_url"]), "text": JSON}
+    )
+)
+COMPLETION = st.fixed_dictionaries({
+    "choices": JSON | st.lists(st.fixed_dictionaries(
+        {"message": JSON | st.fixed_dictionaries({"content": CONTENT}), "finish_reason": JSON}),
+        max_size=2),
+    "usage": JSON | st.fixed_dictionaries({"total_tokens": JSON}),
+})  # fmt: skip
+
+
+@pytest.mark.case(
+    "judge",
+    "Any JSON, and any bytes, as the body of a judge's reply (thousands, made at random)",
+    "Read as a completion or told to be none; kept as it came; no rating without a text.",
+)
+@given(body=(JSON | COMPLETION).map(lambda value: json.dumps(value).encode()) | st.binary())
+@settings(max_examples=2000, deadline=None, derandomize=True)
+def test_any_body_is_read_or_told(body: bytes) -> None:
+    endpoint = object.__new__(Endpoint)
+    endpoint.key = KEY
+    try:
+        found = endpoint.read(body)
+    except CallError as error:
+        found = {"text": None, "raw": error.raw, "error": str(error)}
+    else:
+        assert found["tokens"] is None or found["tokens"] >= 0
+        assert found["text"] or problem(found)
+        assert isinstance(found["raw"]["choices"], list)
+    row = json.loads(json.dumps(found))
+    assert bool(problem(row)) == (order_row(1, row)["model"] is None)
+    json.dumps(order_row(1, row), ensure_ascii=False).encode()
+
+
+@given(body=COMPLETION)
+@settings(max_examples=500, deadline=None, derandomize=True)
+def test_a_text_comes_from_texts_of_the_content(body: dict[str, Any]) -> None:
+    body = json.loads(json.dumps(body))
+    assume(is_completion(body))
+    message = first_choice(body).get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    text = text_of(content)
+    if isinstance(content, str) or not text:
+        return
+    assert isinstance(content, list) and len(text) == sum(
+        len(part if isinstance(part, str) else part["text"]) for part in content
+        if isinstance(part, str) or (isinstance(part, dict) and part.get("type") in TEXT
+                                     and isinstance(part.get("text"), str))
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import re
@@ -97,34 +98,98 @@ def test_an_item_without_facts_is_refused() -> None:
         rate("", [], "koala")
 
 
-@pytest.mark.parametrize(
-    ("reply", "pair"),
-    [
-        ("Ratings: 7 9", (7, 9)),
-        ("Rating: 7, 9.", (7, 9)),
-        ("**Ratings:** 7.5 and 10", (7.5, 10)),
-        ("ratings: A: 7, B: 9", (7, 9)),
-        ("Ratings: 7/10 9/10", (7, 9)),
-        ("A is short.\nRatings: 2 3\nI correct myself.\nRatings: 4 5\n", (4, 5)),
-        ("<think>Ratings: 1 1</think>\nRatings: 2 10.0", (2, 10)),
-        ("  8\n3 ", (8, 3)),
-        ("A: 8\nB: 3", (8, 3)),
-        ("Ratings: 11 9", None),
-        ("Ratings: 0 9", None),
-        ("Ratings: 10.5 9", None),
-        ("Ratings: 7", None),
-        ("Ratings: 7 9 8", None),
-        ("Ratings: 7 out of 10 and 9 out of 10", None),
-        ("<think>Ratings: 1 1", None),
-        ("A has 3 facts and B 4.", None),
-        ("", None),
-        (None, None),
-    ],
+READ = {
+    "Ratings: 7 9": (7, 9),
+    "Rating: 7, 9.": (7, 9),
+    "**Ratings:** 7.5 and 10": (7.5, 10),
+    "ratings: A: 7, B: 9": (7, 9),
+    "Ratings: A: 7\nB: 9": (7, 9),
+    "Ratings: 7/10 9/10": (7, 9),
+    "Ratings: 7 / 10, 9 / 10": (7, 9),
+    "Ratings: 7 | 9": (7, 9),
+    "Ratings: **7** _9_": (7, 9),
+    "Ratings:\n7 9": (7, 9),
+    "Ratings: 7\u00a09": (7, 9),
+    "A is short.\nRatings: 2 3\nI correct myself.\nRatings: 4 5\n": (4, 5),
+    "<think>Ratings: 1 1</think>\nRatings: 2 10.0": (2, 10),
+    "Ratings: 1 1</think>Ratings: 7 9": (7, 9),
+    "[THINK]Ratings: 1 1[/THINK]Ratings: 7 9": (7, 9),
+    "<|channel|>analysis<|message|>Ratings: 1 1<|channel|>final<|message|>Ratings: 7 9": (7, 9),
+    "  8\n3 ": (8, 3),
+    "8, 3": (8, 3),
+    "A: 8\nB: 3": (8, 3),
+    "`8 3`": (8, 3),
+}
+REFUSED = [
+    "Ratings: 11 9",
+    "Ratings: 0 9",
+    "Ratings: 100 9",
+    "Ratings: 10.5 9",
+    "Ratings: -7 9",
+    "Ratings: 7 -9",
+    "Ratings: 7",
+    "Ratings: 7 9 8",
+    "Ratings: 7,9",  # seven, and nine tenths?
+    "Rating: 7,5",
+    "Ratings: 07 09",
+    "Ratings: +7 +9",
+    "Ratings: 7e0 9",
+    "Ratings: 7/100 9/100",
+    "Ratings: 7/5 9/5",
+    "8/10",
+    "8 / 10",
+    "8 out of 10",
+    "Ratings: 7 out of 10 and 9 out of 10",
+    "Ratings: 7%, 9%",
+    "Ratings: 7-8 9",
+    "Ratings: B: 9, A: 7",
+    "Ratings: \uff17 \uff19",  # fullwidth digits
+    "Ratings: 1\u2070 9",  # a superscript zero
+    "Ratings: 7.\u0665 9",  # an Arabic five
+    "Ratings: 1*0 9",
+    "Ratings: 1_0 9",
+    "Ratings: 1**0 9",
+    "Ratings: 1*`_0 9",
+    "Ratings: seven nine",
+    "Rating: 7\n\n1.\nIt is clear.",
+    "Rating: 7\n9 facts are right.",
+    "Assistant 1: 8 / Assistant 2: 7",
+    "Assistant A: 8, Assistant B: 7",
+    '{"A": 8, "B": 7}',
+    '{"ratings": [8, 7]}',
+    "| A | B |\n|---|---|\n| 8 | 7 |",
+    "$8$ $7$",
+    "\\boxed{8 7}",
+    "<think>Ratings: 1 1",
+    "<thinking>Ratings: 1 1",
+    "<|channel|>analysis<|message|>Ratings: 1 1",
+    "Ratings: 7 9 <think>",
+    "A has 3 facts and B 4.",
+    "Both are a 7. 9 would be perfect.",
+    "",
+    None,
+]
+
+
+@pytest.mark.case(
+    "judge",
+    "Ratings: 7 9; Ratings: 7/10, 9/10; A: 7, B: 9; two numbers alone; in Markdown; after thinking",
+    "Read as 7 and 9; the last line with the word Ratings counts.",
 )
-def test_replies_are_read_or_not_but_never_misread(
-    reply: str | None, pair: tuple[float, float] | None
-) -> None:
-    assert judge.parse(reply) == pair
+@pytest.mark.parametrize("reply", READ)
+def test_what_is_read(reply: str) -> None:
+    assert judge.parse(reply) == READ[reply]
+
+
+@pytest.mark.case(
+    "judge",
+    "0, 11, 10.5, -7, 7%, 8/10 alone, 8 out of 10, 7,5, fullwidth digits, three ratings, B before "
+    "A, JSON, tables, unfinished thinking",
+    "Not read: the reply counts as unreadable.",
+)
+@pytest.mark.parametrize("reply", REFUSED)
+def test_what_is_refused(reply: str | None) -> None:
+    assert judge.parse(reply) is None
 
 
 def test_a_reply_cut_off_by_its_limit_is_not_read() -> None:
@@ -135,13 +200,57 @@ def test_a_reply_cut_off_by_its_limit_is_not_read() -> None:
     found = judge.verdict(asked, [row])
     assert (found.model, found.reference, found.unparsable) == (None, None, 1)
     assert "reply_tokens" in found.orders[0]["error"]
+    for reason in ("content_filter", "max_tokens", "MAX_TOKENS"):
+        row["raw"]["choices"][0]["finish_reason"] = reason
+        assert judge.verdict(asked, [row]).model is None
 
 
-@given(st.text(max_size=80))
-@settings(deadline=None)
-def test_no_reply_makes_parsing_fail(reply: str) -> None:
-    pair = judge.parse(f"Ratings: {reply}")
-    assert pair is None or all(1 <= rating <= 10 for rating in pair)
+NUMBER = re.compile(
+    r"(?<![^\W_])(?<![.,+/-])(?<![^\W_][*_`])(?:10(?:\.0+)?|[1-9](?:\.[0-9]+)?)(?![^\W_])(?![*_`]+[^\W_])"
+)
+PIECES = [
+    "Ratings:", "rating ", "A:", "B: ", "Assistant 1:", " ", "\n", ",", ", ", " and ", "/10",
+    " / 10", "/", ".", "-", "7", "9", "10", "1", "0", "11", "7.5", "8 9", "7 9", " 3", "*", "**",
+    "_", "`", "<think>", "</think>", "|", "\uff17", "\u0665", "{", '"', "out of 10", "%",
+]  # fmt: skip
+
+
+@pytest.mark.case(
+    "judge",
+    "Any text as a judge's reply (thousands, from pieces of replies and at random)",
+    "Two ratings from 1 to 10 that stand in it as numbers of their own, in this order; or none.",
+)
+@given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join) | st.text(max_size=80))
+@settings(max_examples=3000, deadline=None, derandomize=True)
+def test_no_reply_fails_or_gives_what_it_does_not_state(reply: str) -> None:
+    for text in (reply, f"Ratings: {reply}"):
+        pair = judge.parse(text)
+        if pair is None:
+            continue
+        assert all(1 <= rating <= 10 for rating in pair), text
+        stated = [float(number) for number in NUMBER.findall(text)]
+        assert pair in itertools.combinations(stated, 2), text
+
+
+@pytest.mark.parametrize("piece", [" ", "\n", "*", "_", "7 ", "rating ", "A: 7\n", "<think>", "."])
+def test_long_replies_are_read_at_once(piece: str) -> None:
+    start = time.process_time()
+    for text in (piece, f"7{piece}", f"Ratings: 7{piece}", f"Ratings: 7 9{piece}", f"a{piece}"):
+        judge.parse(text.replace(piece, piece * 20000) + "x")
+    assert time.process_time() - start < 2
+
+
+WRITTEN = [
+    "Ratings: {} {}", "Ratings: {}, {}", "{} {}", "A: {}\nB: {}", "ratings: A={} B={}.",
+    "Well.\n**Ratings:** **{}/10** {}/10\n", "<think>1 1</think>{};{}",
+]  # fmt: skip
+TEN = st.integers(1, 10) | st.decimals(1, 10, places=1)
+
+
+@given(TEN, TEN, st.sampled_from(WRITTEN))
+@settings(max_examples=500, deadline=None, derandomize=True)
+def test_what_is_stated_plainly_is_read(first: Any, second: Any, form: str) -> None:
+    assert judge.parse(form.format(first, second)) == (float(first), float(second))
 
 
 def test_the_prompt_shows_each_part_once_and_fills_in_no_part_of_another(tmp_path: Path) -> None:
@@ -283,7 +392,7 @@ def test_ratings_become_scores_and_tables(results: Path, run: Run) -> None:
 def test_a_question_without_an_answer_is_left_out(results: Path, run: Run) -> None:
     def script(server: Server, prompt: str, attempt: int) -> Reply:
         if "koala answer [7]" in prompt:
-            return 200, b'{"choices": []}'
+            return 200, b'{"choices": 1}'
         return (400, b"no") if "dolly answer [7]" in prompt else ratings()(server, prompt, attempt)
 
     with serving(script) as server:
@@ -292,13 +401,55 @@ def test_a_question_without_an_answer_is_left_out(results: Path, run: Run) -> No
     assert "warning: 2 of 24 replies could not be read" in said
     errors = [order["error"] for row in read_jsonl(results / "judge/judge.jsonl")
               for order in row["orders"] if "error" in order]  # fmt: skip
-    assert errors == ["HTTP 400: no", "not a chat completion: '{\"choices\": []}'"]
+    assert errors == ["HTTP 400: no", "not a chat completion: '{\"choices\": 1}'"]
     assert collect(results, score(results)) == 2
+
+
+@pytest.mark.case(
+    "judge",
+    "A judge that rates no answer of one run and task",
+    "run opt/125m/-/none/1, task koala: the judge rated none of 6 answers, expected one at least "
+    "for a score; the last: no ratings in 'I would rather not'; mend evaluation.judge",
+)
+def test_a_task_of_a_run_without_a_rating_is_an_error(says: str, results: Path, run: Run) -> None:
+    """Its score does not become another metric; what was paid is kept."""
+    lost = tuple(f"koala answer [{n}]" for n in range(1, 7))
+
+    def script(server: Server, prompt: str, attempt: int) -> Reply:
+        mute = any(text in prompt for text in lost) and server.deaf
+        return completion("I would rather not") if mute else ratings()(server, prompt, attempt)
+
+    rows = list(read_jsonl(results / "runs/opt/125m/-/sft/1/samples/koala.jsonl"))
+    changed = [row | {"answer": f"other answer [{n + 2}]"} for n, row in enumerate(rows)]
+    write_jsonl(results / "runs/opt/125m/-/sft/1/samples/koala.jsonl", changed)
+    with serving(script) as server:
+        server.deaf = True
+        for _ in range(2):  # the second time nothing is asked
+            said = run(results, server, concurrency=1)
+            assert says in said and "warning" not in said
+        assert len(server.seen) == 24 and not any(path.exists() for path in outputs(results))
+        (results / "judge/replies.jsonl").unlink()
+        server.deaf = False
+        run(results, server)
+    assert all(path.exists() for path in outputs(results))
+
+
+@pytest.mark.case(
+    "judge",
+    "A judge that only says what it thinks, cut off by reply_tokens",
+    "none of the first 5 replies is of use, the last: cut off (length, evaluation.judge."
+    "reply_tokens); 5 of 24 calls are answered and kept in",
+)
+def test_a_judge_that_is_cut_off_is_stopped_early(says: str, results: Path, run: Run) -> None:
+    cut = completion("<think>Let me")[1].replace(b'"stop"', b'"length"')
+    with serving(lambda *_: (200, cut)) as server:
+        assert says in run(results, server, concurrency=1)
+        assert len(server.seen) == 5
 
 
 def collect(results: Path, paths: list[Path]) -> int:
     """Score files of all runs with the language model's ratings."""
-    record = {"config": "lab", "source": "world", "runs": []}
+    record = {"config": "lab", "source": "world", "judge": True, "runs": []}
     return scores.collect(record, results, paths, judge=results / "judge/documents.csv.gz")
 
 
@@ -311,12 +462,18 @@ def score(results: Path) -> list[Path]:
     return made
 
 
-def test_a_run_rated_in_part_is_refused(results: Path, run: Run) -> None:
+@pytest.mark.case(
+    "judge",
+    "A language model that was let rate one run of two",
+    "run opt/125m/-/none/1, task dolly: the language model rated no answer, expected one at least: "
+    "it has no score",
+)
+def test_a_run_rated_in_part_is_refused(says: str, results: Path, run: Run) -> None:
     with serving(ratings()) as server:
         run(results, server, "--runs", RUN)
-    message = f"dolly: a judge rated run {RUN} but not opt/125m/-/none/1, expected all or none"
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError) as caught:
         collect(results, score(results))
+    assert says in str(caught.value)
 
 
 def test_a_killed_run_pays_for_nothing_twice(results: Path, run: Run) -> None:
@@ -377,7 +534,7 @@ def test_the_exact_judge_writes_files_of_its_own(tmp_path: Path) -> None:
     assert texts[0] == texts[1] and path.read_bytes() == own
     assert {row["metric"] for row in scores.read_documents(rated)} == {"judge"}
     both = [*scores.read_documents(path), *scores.read_documents(rated)]
-    found = {(row["task"], row["metric"]): row for row in scores.scores_of(both)}
+    found = {(row["task"], row["metric"]): row for row in scores.scores_of(both, "exact")}
     assert (
         found["vicuna", "judge"]["value"] == found["vicuna", "score"]["value"] == pytest.approx(70)
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
+from helpers import ROOT
 from made_runs import change_record, register_mine, write_run
 
 from atkd.reporting import figures, score_tables
@@ -60,3 +65,92 @@ def test_captions_say_the_world_by_its_source(tmp_path: Path) -> None:
     change_record(tmp_path, source="local", config="world")
     figures.draw(tmp_path / "tables", tmp_path / "figures")
     assert "analogues" not in (tmp_path / "figures/scaling.txt").read_text()
+
+
+HOSTILE = """text.usetex: True
+svg.fonttype: none
+font.size: 30
+figure.figsize: 1, 1
+savefig.transparent: True
+axes.formatter.use_locale: True
+backend: module://nowhere
+"""
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its figures drawn here."""
+    folder = tmp_path_factory.mktemp("plain")
+    drawn(folder, families=("opt",), documents=4, tasks=("koala", "bbh"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "variables"),
+    [
+        pytest.param(
+            "",
+            {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": "7",
+             "SOURCE_DATE_EPOCH": "1", "LC_ALL": "de_DE.ISO-8859-1", "PYTHONIOENCODING": "ascii"},
+            marks=pytest.mark.case(
+                "machine",
+                "MPLBACKEND=module://matplotlib_inline.backend_inline, as notebooks set it; "
+                "another locale, SOURCE_DATE_EPOCH, PYTHONHASHSEED",
+                "The figures have the bytes that they always have.",
+            ),
+        ),
+        pytest.param(
+            "matplotlibrc",
+            {"MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/none", "HOME": "/proc/none"},
+            marks=pytest.mark.case(
+                "machine",
+                "A matplotlibrc in the working folder (text.usetex, other fonts and sizes), an "
+                "unknown MPLBACKEND, a home folder that cannot be written",
+                "The figures have the bytes that they always have.",
+            ),
+        ),
+        pytest.param(
+            "own/rc",
+            {"MATPLOTLIBRC": "own/rc", "PANDAS_COPY_ON_WRITE": "0",
+             "PANDAS_FUTURE_INFER_STRING": "0"},
+            marks=pytest.mark.case(
+                "machine",
+                "MATPLOTLIBRC names a file with text.usetex, other fonts and sizes",
+                "The figures have the bytes that they always have.",
+            ),
+        ),
+        ("config/matplotlibrc", {"MPLCONFIGDIR": "config"}),
+        ("matplotlibrc", {"broken": "yes"}),
+    ],
+)  # fmt: skip
+def test_figures_are_independent_of_the_users_settings(
+    place: str, variables: dict[str, str], plain: Path, tmp_path: Path
+) -> None:
+    if place:
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(HOSTILE)
+        if "broken" in variables:
+            (tmp_path / place).write_bytes(b"\xff\xfe no text")
+    command = [sys.executable, "-m", "atkd", "figures", "--tables", str(plain / "tables")]
+    command += ["--output", str(tmp_path / "figures")]
+    there = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert bytes_of(tmp_path / "figures") == bytes_of(plain / "figures")
+
+
+def test_settings_of_a_session_are_passed_over_and_left_alone(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATPLOTLIBRC", "mine")
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "svg.hashsalt": "x"}):
+        backend = matplotlib.get_backend(auto_select=False)
+        figures.draw(plain / "tables", tmp_path)
+        assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["font.size"] == 30
+        assert matplotlib.get_backend(auto_select=False) == backend
+    assert bytes_of(tmp_path) == bytes_of(plain / "figures")
+    assert os.environ["MATPLOTLIBRC"] == "mine"

@@ -14,7 +14,7 @@ import pytest
 from made_runs import change_record, write_record, write_samples
 
 from atkd.reporting import pages, report
-from atkd.reporting.pages import measured, primary
+from atkd.reporting.pages import is_rated, measured, primary
 from atkd.reporting.table import Table
 from atkd.runtime.files import InputError, write_jsonl, write_text
 from atkd.statistics.estimates import read_record
@@ -190,15 +190,17 @@ def expect_both(folder: Path) -> None:
     assert found["koala"]["a"] == {
         "judge": 75, "judge_exact": 70, "judge_unparsable": 0, "rouge_l": 20, "bits_per_byte": 1.5
     }  # fmt: skip
-    assert [primary("koala", found["koala"][name]) for name in "ab"] == [75, None]
-    assert found["koala"]["b"]["judge_exact"] == 10 and primary("mmlu", found["mmlu"]["c"]) == 100
+    assert [primary("koala", found["koala"][name], True) for name in "ab"] == [75, None]
+    assert found["koala"]["b"]["judge_exact"] == 10 and is_rated([found["koala"]])
+    assert primary("mmlu", found["mmlu"]["c"], False) == 100 and not is_rated([found["mmlu"]])
 
 
 def test_the_runs_own_file(tmp_path: Path) -> None:
     write(tmp_path / "runs" / RUN / "documents.csv.gz", OWN)
     found = measured(tmp_path, [RUN])[RUN]
     assert found["koala"]["a"] == {"judge": 70, "rouge_l": 20, "bits_per_byte": 1.5}
-    assert primary("koala", found["koala"]["b"]) == 10
+    assert primary("koala", found["koala"]["b"], True) == 10
+    assert primary("koala", found["koala"]["b"], False) == 30
     write(tmp_path / "judge" / "documents.csv.gz", RATED, RUN.replace("sft", "none"))
     assert measured(tmp_path, [RUN])[RUN] == found
 

@@ -124,7 +124,7 @@ def test_freeze_takes_a_seed_that_lost_a_document(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", ("llama",), seeds=2, documents=4, tasks=("koala", "bbh"))
     key, name = "llama/68m/7b/supervised_kd/2", folder / "documents.csv.gz"
     rows = pd.read_csv(name)
-    lost = (rows.run == key) & (rows.task == "koala") & (rows.metric == "rouge_l")
+    lost = (rows.run == key) & (rows.task == "koala") & (rows.metric == "judge")
     left = rows[lost].value.to_numpy()[1:].mean()
     rows.drop(rows[lost & (rows.document == "d000")].index).to_csv(name, index=False)
     with pytest.raises(InputError, match=r"supervised_kd/2/\w+/score: scores\.csv has"):

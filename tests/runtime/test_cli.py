@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from atkd import __main__
 from atkd.runtime import cli
@@ -67,6 +70,18 @@ def test_malformed_settings_end_every_stage_with_one_message(
     error = capsys.readouterr().err
     assert caught.value.code == 2 and error.startswith("error: --settings: not valid JSON")
     assert error.count("\n") == 1 and not Path(out).exists()
+
+
+@pytest.mark.case(
+    "machine",
+    "Text that the terminal's encoding lacks (PYTHONIOENCODING=ascii)",
+    "Escaped where it is printed: caf\\xe9",
+)
+def test_text_that_an_encoding_lacks_is_escaped() -> None:
+    code = "from atkd.runtime import cli; cli.run(lambda: print('caf\xe9 \u2212'))"
+    there = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, check=True)
+    assert done.stdout == b"caf\\xe9 \\u2212\n"
 
 
 def test_start_up_leaves_no_garbage_collector_off() -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from helpers import ROOT
+
+from atkd.runtime import fork_server
 
 JOB = """
 import os, sys, time
@@ -188,3 +193,102 @@ def test_another_packages_process_is_not_asked(folder: Path, tmp_path: Path) -> 
         process.kill()
         process.communicate()
     assert found.returncode == 0 and f"parent {os.getpid()}" in found.stderr
+
+
+def started(
+    monkeypatch: pytest.MonkeyPatch, folder: str, modules: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes] | None:
+    """A server for this process's jobs, where temporary files go to `folder`."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, folder)
+    monkeypatch.setattr(fork_server, "PREPARED", ("json",))
+    monkeypatch.setenv(fork_server.VARIABLE, "")  # so that it is restored after the test
+    monkeypatch.delenv(fork_server.VARIABLE)
+    return fork_server.start(modules)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            "a" * 90,
+            marks=pytest.mark.case(
+                "machine",
+                "A TMPDIR so long that a socket's path in it has more than 107 bytes",
+                "The socket stands in /tmp; jobs run as elsewhere.",
+            ),
+        ),
+        pytest.param(
+            "nowhere",
+            marks=pytest.mark.case(
+                "machine",
+                "A TMPDIR that does not exist",
+                "The socket stands in the next folder for temporary files; jobs run as elsewhere.",
+            ),
+        ),
+    ],
+)
+def test_a_folder_for_temporary_files_that_does_not_do(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != "nowhere":
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
+    process = started(monkeypatch, str(tmp_path / name))
+    assert process is not None
+    place = Path(os.environ[fork_server.VARIABLE])
+    try:
+        assert len(os.fsencode(place)) < 108 and tmp_path not in place.parents
+        until(place.exists)
+        found = job(folder, place, "plain words")
+        assert f"parent {process.pid}" in found.stderr
+    finally:
+        process.communicate()
+    assert not place.parent.exists()
+    assert name == "nowhere" or not list((tmp_path / name).iterdir())
+
+
+@pytest.mark.case(
+    "machine",
+    "No folder for temporary files can be written",
+    "No fork server; every job imports by itself.",
+)
+def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdtemp(**_: Any) -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    assert started(monkeypatch, "/nowhere") is None
+    assert fork_server.VARIABLE not in os.environ
+
+
+@pytest.mark.case(
+    "machine",
+    "A fork server that dies at its start, for a package that cannot be imported",
+    "fork server: ended (ModuleNotFoundError: No module named 'no_such_model'); every job imports "
+    "by itself",
+)
+def test_a_server_that_dies_at_its_start(
+    says: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    process = started(monkeypatch, str(tmp_path), ("no_such_model",))
+    assert process is not None
+    found = job(folder, Path(os.environ[fork_server.VARIABLE]), "plain words")
+    assert process.wait(timeout=20) == 1
+    process.communicate()
+    assert found.returncode == 0 and f"parent {os.getpid()}" in found.stderr
+    assert capfd.readouterr().err == f"{says}\n" and not list(tmp_path.iterdir())
+
+
+def test_a_socket_that_hangs_up(folder: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "door"))
+        door.listen()
+        command = [sys.executable, "-m", "job", "plain words"]
+        options = {"env": environment(folder, tmp_path / "door"), "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, **options) as alone:
+            door.accept()[0].close()  # unread: the other end's next read fails
+            said = alone.communicate()[1].decode()
+        assert alone.returncode == 0 and f"parent {os.getpid()}" in said

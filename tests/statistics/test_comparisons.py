@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from made_runs import drawn, register_mine, write_run
 
+from atkd.runtime.files import InputError
 from atkd.statistics import comparisons, estimates, intervals
 
 METHODS = ("supervised_kd", "supervised_kd_atkd", "gkd", "gkd_atkd", "mine", "mine_atkd")
@@ -137,7 +138,7 @@ def test_other_metrics_leave_the_score_alone(tmp_path: Path) -> None:
     folder = write_run(tmp_path, families=("opt",), tasks=("koala",), documents=3)
     before = loaded(folder)
     frame = pd.read_csv(folder / "documents.csv.gz")
-    own = frame[frame.metric == "rouge_l"]
+    own = frame[frame.metric == "judge"]
     share = own.assign(metric="distinct", value=np.nan, numerator=2.0, denominator=4.0)
     frame = pd.concat([frame, own.assign(metric="oddity", value=7.0), share])
     frame.to_csv(folder / "documents.csv.gz", index=False)
@@ -148,3 +149,18 @@ def test_other_metrics_leave_the_score_alone(tmp_path: Path) -> None:
     contrast = estimates.Contrast((next(iter(after.rows)),))
     found = estimates.parts(after, "distinct", contrast)["koala"]
     assert found.seed_means == pytest.approx([0.5])
+
+
+@pytest.mark.case(
+    "judge",
+    "Score files whose record says that a judge rates, while the documents hold ROUGE-L alone",
+    "run.json: a judge is to rate the answers to koala, and the documents hold no rating; expected "
+    "its ratings or another record",
+)
+def test_a_score_is_never_read_as_another_kind(says: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, families=("opt",), tasks=("koala",), documents=3)
+    frame = pd.read_csv(folder / "documents.csv.gz").replace({"metric": {"judge": "rouge_l"}})
+    frame.to_csv(folder / "documents.csv.gz", index=False)
+    with pytest.raises(InputError) as caught:
+        loaded(folder)
+    assert str(caught.value) == says

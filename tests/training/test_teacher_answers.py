@@ -52,7 +52,7 @@ def test_answers_follow_the_rows_and_are_read_back(made: Any, tmp_path: Path) ->
 
 
 def test_an_interrupted_run_keeps_whole_blocks(
-    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, model, ids, prompts, tokenizer = made
     monkeypatch.setattr(teacher_answers, "BLOCK", 3)
@@ -71,7 +71,11 @@ def test_an_interrupted_run_keeps_whole_blocks(
         teacher_answers.write(path, model, ids, prompts, KNOBS, tokenizer, "x")
     with open(f"{path}.part", "a", encoding="utf-8") as handle:
         handle.write('{"id": "r6", "ids": [1')
+    capsys.readouterr()
     teacher_answers.write(path, model, ids, prompts, KNOBS, tokenizer, "x")
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "answers: 6 of 10 answers (60%)"
+    assert told[-1].startswith("answers: 10 of 10 answers (100%), ") and "tokens/s" in told[-1]
     assert calls == [0, 3, 6, 6, 9] and path.read_bytes() == whole.read_bytes()
 
 

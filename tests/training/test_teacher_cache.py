@@ -137,8 +137,9 @@ def test_a_foreign_cache_is_refused(made: SimpleNamespace, tmp_path: Path, key: 
 
 
 def test_an_interrupted_cache_keeps_its_finished_shards(
-    made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     original, calls = teacher_cache.shard_tensors, []
 
     def counted(*args: Any) -> Any:
@@ -154,7 +155,11 @@ def test_an_interrupted_cache_keeps_its_finished_shards(
     assert not (tmp_path / "manifest.json").exists()
     (tmp_path / "shard-00001.safetensors").write_bytes(b"cut")
     calls.append(None)
-    teacher_cache.write(*arguments)
+    capsys.readouterr()
+    count = teacher_cache.write(*arguments)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"cache: 0 of {count:,} tokens (0%)"
+    assert told[-1].startswith(f"cache: {count:,} of {count:,} tokens (100%), ")
     whole = read_json(made.root / "cache/manifest.json")
     assert read_json(tmp_path / "manifest.json")["files"] == whole["files"]
     assert calls[4] != 0  # the first shard was kept, the damaged one made anew

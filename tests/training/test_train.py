@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -283,23 +284,42 @@ def test_same_command_same_weights_and_finished_work_is_kept(world: Path, tmp_pa
     assert (one / "manifest.json").read_text() == (two / "manifest.json").read_text()
 
 
-def test_command_line_keeps_a_finished_folder(world: Path, tmp_path: Path) -> None:
+def base_command(world: Path, output: Path, **knobs: Any) -> list[str]:
+    """The command line of one base's training."""
     command = [sys.executable, "-m", "atkd", "train", "--role", "base", "--run", "r", "--seed", "1"]
-    command += [
-        "--settings",
-        json.dumps(settings("opt", "base", steps=1)),
-        "--output",
-        str(tmp_path),
-    ]
-    command += [
-        "--tokenizer",
-        str(world / "opt/tokenizer"),
-        "--data",
-        str(world / "pretrain.jsonl"),
-    ]
+    command += ["--settings", json.dumps(settings("opt", "base", **knobs)), "--output", str(output)]
+    command += ["--tokenizer", str(world / "opt/tokenizer")]
+    return [*command, "--data", str(world / "pretrain.jsonl")]
+
+
+def test_command_line_keeps_a_finished_folder(world: Path, tmp_path: Path) -> None:
+    command = base_command(world, tmp_path, steps=1)
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "kept" not in first.stdout and "kept" in again.stdout
+
+
+@pytest.mark.case(
+    "machine",
+    "A training job whose log is a file, as on a batch system, read while it runs",
+    "A line when it begins, at every tenth and every 30 s: train: 20 of 200 steps (10%), loss "
+    "5.61, 98,304 tokens/s, 0:00:03 left",
+)
+def test_a_jobs_log_tells_how_far_it_is(world: Path, tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    tenth = r"train: {} of 200 steps \({}%\), loss \d\.?\d*, [\d,]+ tokens/s"
+    with open(log, "w") as handle:
+        command = base_command(world, tmp_path / "base", steps=200, checkpoint_every=500)
+        job = subprocess.Popen(command, stdout=handle, stderr=subprocess.STDOUT)
+        while job.poll() is None and not re.search(tenth.format(20, 10), log.read_text()):
+            time.sleep(0.01)
+        assert job.poll() is None, "the log was empty until the end"
+        assert job.wait() == 0
+    said = log.read_text().splitlines()
+    assert said[0] == "train: 0 of 200 steps (0%)"
+    for number, line in zip(range(1, 10), said[1:], strict=False):
+        assert re.fullmatch(tenth.format(20 * number, 10 * number) + r", \d:\d\d:\d\d left", line)
+    assert re.fullmatch(tenth.format(200, 100), said[10]) and len(said) == 11
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
