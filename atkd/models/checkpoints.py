@@ -22,7 +22,6 @@ from atkd.models import weights
 from atkd.models.families import family_of
 from atkd.models.tokenizers import vocabulary_size
 from atkd.runtime.files import InputError, read_json, sha256, write_json
-from atkd.runtime.network import reason
 
 if TYPE_CHECKING:
     # Imported where it is used, after HF_HUB_OFFLINE is set, which it reads once.
@@ -139,12 +138,7 @@ def open_source(
         os.environ["HF_HUB_OFFLINE"] = os.environ.get("ATKD_OFFLINE", "0")
         if "revision" not in source:
             print(f"hub model {place}: revision not given, using main (unpinned)", flush=True)
-    try:
-        return _open(place, options, "float32")
-    except Exception as error:  # of connections: there is no common kind
-        if isinstance(error, InputError) or "folder" in source:
-            raise
-        raise InputError(f"hub model {place}: cannot be loaded ({reason(error)})") from None
+    return _open(place, options, "float32")
 
 
 def manifest_files(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:

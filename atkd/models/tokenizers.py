@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from atkd.models.families import FAMILIES, Family, family_of
-from atkd.runtime.files import InputError, check_fetched, folder_lock, read_jsonl, write_json
-from atkd.runtime.network import obeyed
+from atkd.runtime.files import (
+    InputError,
+    check_fetched,
+    first_line,
+    folder_lock,
+    read_jsonl,
+    write_json,
+)
+from atkd.runtime.network import reason
 from atkd.runtime.provenance import Stage
 
 BYTE_PIECES = [f"<0x{value:02X}>" for value in range(256)]  # of SentencePiece, for unknown letters
@@ -157,11 +164,11 @@ def opening(place: str | Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # tokenizers raises nothing narrower
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        why = first_line(error) if Path(place).is_dir() else reason(error)
         own = f"tokenizers {version('tokenizers')}"
         raise InputError(
-            f"tokenizer: {place} cannot be opened by {own} ({lines[0]}); expected whole files of "
-            "that version or an earlier one"
+            f"tokenizer: {place} cannot be opened by {own} ({why}); expected whole files of that "
+            "version or an earlier one"
         ) from None
 
 
@@ -174,10 +181,7 @@ def _from_folder(folder: Path) -> Any:
 def _from_hub(name: str, revision: str) -> Any:
     if revision == "main":
         print(f"hub tokenizer {name}: revision main (unpinned)", flush=True)
-    try:
-        return _from_pretrained(name, revision=revision)
-    except InputError as error:
-        raise InputError(f"{error}{obeyed()}") from None
+    return _from_pretrained(name, revision=revision)
 
 
 def _from_pretrained(name: str, **where: Any) -> Any:

@@ -7,7 +7,6 @@ a traceback about.
 from __future__ import annotations
 
 import math
-import pickle
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from atkd.runtime.files import InputError, check_fetched, read_json, starts_with
+from atkd.runtime.files import InputError, check_fetched, first_line, read_json, starts_with
+from atkd.runtime.network import reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,15 +71,12 @@ def tensor_types(path: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def opening(place: str) -> Iterator[None]:
-    """Turns what loading libraries raise of a model's files into an InputError."""
-    broken = (OSError, ValueError, RuntimeError, KeyError, EOFError, TypeError)
+    """Turns whatever libraries raise of a model's files or of connections into an InputError."""
     try:
         yield
-    except InputError:
-        raise
-    except (*broken, SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"model {place}: cannot be opened ({lines[0]})") from None
+    except Exception as error:  # there is no common kind
+        why = first_line(error) if Path(place).is_dir() else reason(error)
+        raise InputError(f"model {place}: cannot be opened ({why})") from None
 
 
 def check_report(place: str, report: Mapping[str, Iterable[Any]]) -> None:

@@ -24,6 +24,11 @@ class InputError(ValueError):
     """Bad input from outside: names the key or file, the value found, what was expected."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def starts_with(path: Path, start: bytes) -> bool:
     """Whether a file begins with these bytes."""
     with open(path, "rb") as handle:

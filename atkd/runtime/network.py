@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from atkd.runtime.files import first_line
+
 VARIABLES = (
     "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
@@ -19,5 +21,5 @@ def obeyed() -> str:
 
 def reason(error: BaseException) -> str:
     """Why a connection failed, on one line, and what it `obeyed`."""
-    text = str(getattr(error, "reason", error)).strip()
-    return (text.splitlines() or [type(error).__name__])[0] + obeyed()
+    cause = getattr(error, "reason", None)
+    return first_line(cause if isinstance(cause, BaseException) else error) + obeyed()

@@ -240,7 +240,7 @@ def real_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
     if not os.environ.get("ATKD_DATA"):
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
     folder = tmp_path_factory.mktemp("real")
-    prepare.prepare("local", {"limits": {"pretrain": 1000, "train": 10}}, 1, folder)
+    prepare.prepare("local", {"limits": {"train": 10}}, 1, folder)
     return {task: list(read_jsonl(folder / f"tasks/{task}.jsonl")) for task in AVERAGES["average"]}
 
 

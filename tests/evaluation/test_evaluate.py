@@ -202,7 +202,7 @@ def test_the_real_tasks(tmp_path: Path) -> None:
     root = os.environ.get("ATKD_DATA")
     if not root:
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
-    prepare.prepare("local", {"limits": {"pretrain": 1000, "train": 10}}, 1, tmp_path / "data")
+    prepare.prepare("local", {"limits": {"train": 10}}, 1, tmp_path / "data")
     tokenizer = tokenizers.open_tokenizer({"files": f"{root}/tokenizers/pythia"}, "pythia")
     shape = {"hidden_size": 16, "layers": 1, "heads": 2, "rows": 50304}
     checkpoints.save(

@@ -119,7 +119,7 @@ def test_the_real_files(tmp_path: Path) -> None:
     root = os.environ.get("ATKD_DATA")
     if not root:
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
-    prepare.prepare("local", {"limits": {"pretrain": 1000, "train": 10}}, 1, tmp_path / "data")
+    prepare.prepare("local", {"limits": {"train": 10}}, 1, tmp_path / "data")
     rows = list(read_jsonl(tmp_path / "data/tasks/mmlu.jsonl", mmlu_crosscheck.FIELDS))
     tests = [row for row in rows if row["split"] == "test"]
     asked = {row["id"] for row in (*tests[:3], *tests[-2:])}
