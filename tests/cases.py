@@ -26,7 +26,7 @@ KINDS = {
 HEAD = """# Inputs that others tripped over
 
 Each row is a test (`python tests/cases.py` prints this table from their marks): what was given, and
-what is computed or said now. Where a message is what counts, the test compares it with the real.
+what is computed or said now. Where a message is what counts, its test compares the two.
 """
 
 

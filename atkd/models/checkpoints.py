@@ -84,11 +84,6 @@ def configuration(
         raise InputError(
             f"config key build.rows: found {rows}; expected at least the tokenizer's {vocabulary}"
         )
-    if shape["hidden_size"] % shape["heads"]:
-        raise InputError(
-            f"config key build.hidden_size: found {shape['hidden_size']}; expected a multiple of "
-            f"heads, {shape['heads']}"
-        )
     return {
         "vocab_size": rows,
         "max_position_embeddings": context,

@@ -341,6 +341,11 @@ def test_bits_are_those_of_the_whole_model(places: Any, tmp_path: Path) -> None:
         assert row["bytes"] == len(row["target"].encode()) and row["tokens"] == int(scored.sum())
 
 
+@pytest.mark.case(
+    "model",
+    "An evaluated model whose logits are NaN, or that bans a token of a reference",
+    "the model's logits hold nan (-inf); expected finite numbers: named by run, task and document",
+)
 @pytest.mark.parametrize("fault,what", [(math.nan, "nan"), (-math.inf, "-inf")])
 def test_an_answer_of_no_number_names_run_and_document(
     places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: float, what: str

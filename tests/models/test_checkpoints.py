@@ -23,18 +23,10 @@ def shape(**changes: int) -> dict[str, int]:
     return {"hidden_size": 16, "layers": 1, "heads": 2} | changes
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rows": 100}, r"build\.rows: found 100; expected at least the tokenizer's 264"),
-        ({"heads": 3}, r"build\.hidden_size: found 16; expected a multiple of heads, 3"),
-    ],
-)
-def test_impossible_shapes_name_the_key(
-    tokenizer: Any, changes: dict[str, int], message: str
-) -> None:
+def test_too_few_rows_name_the_key(tokenizer: Any) -> None:
+    message = r"build\.rows: found 100; expected at least the tokenizer's 264"
     with pytest.raises(InputError, match=message):
-        checkpoints.build("pythia", shape(**changes), tokenizer, 32, 1)
+        checkpoints.build("pythia", shape(rows=100), tokenizer, 32, 1)
 
 
 def test_a_seed_decides_the_weights(tokenizer: Any) -> None:
