@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import random
 import sys
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from atkd.config import DATA_FOLDER, SOURCES, checked_data
 from atkd.data.sources import Placed, Row, read_entries
+from atkd.runtime.cli import json_object
 from atkd.runtime.files import InputError, folder_lock, sha256, write_json, write_jsonl
 from atkd.runtime.provenance import Stage
 from atkd.tasks import INSTRUCTION, TASKS, row_of
@@ -344,7 +344,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the world, and of limited draws")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    settings = checked_data(args.source, json.loads(args.settings))
+    settings = checked_data(args.source, json_object("--settings", args.settings))
     stage = Stage("data", "data", {"source": args.source} | settings, args.seed)
     stage.ready()
     with folder_lock(args.output):

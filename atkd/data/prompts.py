@@ -8,7 +8,6 @@ the longest answer fit the context.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 from atkd.data.template import CUE, template
 from atkd.models import tokenizers
 from atkd.models.families import FAMILIES
-from atkd.runtime.cli import settings_of
+from atkd.runtime.cli import json_object, settings_of
 from atkd.runtime.files import InputError, folder_lock, read_jsonl, sha256, write_json, write_jsonl
 from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
@@ -355,7 +354,7 @@ def main() -> None:
     parser.add_argument("--settings", default="{}", help=f"JSON with any of {keys}")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    given = json.loads(args.settings)
+    given = json_object("--settings", args.settings)
     settings, family = PromptSettings.of(given), args.family or args.tokenizer.name
     stage = Stage("prompts", f"prompts/{family}", given, settings.seed)
     tokenizer = tokenizers.open_tokenizer({"folder": str(args.tokenizer)}, family)

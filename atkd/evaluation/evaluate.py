@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from atkd.evaluation.metrics import METRICS
 from atkd.evaluation.settings import EvaluationSettings
 from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import NotFiniteError, decode, likeliest, padded
-from atkd.runtime.cli import start_up
+from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import (
     InputError,
     folder_lock,
@@ -278,6 +277,8 @@ def evaluate_folder(
 ) -> None:
     """Evaluates the model in `folder`; writes samples per task, then lm_eval.json."""
     names = settings.tasks or sorted(path.stem for path in prompts.glob("*.jsonl"))
+    if not names:
+        raise InputError(f"{prompts}: no prompt files found, expected <task>.jsonl")
     with start_up():
         device = checkpoints.pick_device(settings.device)
         model = checkpoints.load(folder, device, settings.dtype)
@@ -313,7 +314,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    given = json.loads(args.settings)
+    given = json_object("--settings", args.settings)
     settings, stage = EvaluationSettings.of(given), Stage("evaluate", args.run, given)
     with folder_lock(args.output), naming(args.run):
         evaluate_folder(args.model, args.prompts, settings, args.output, stage)

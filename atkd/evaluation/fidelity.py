@@ -26,7 +26,7 @@ from torch import Tensor
 from atkd.evaluation.settings import FidelitySettings
 from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import padded
-from atkd.runtime.cli import start_up
+from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, open_text, read_jsonl, write_csv
 from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
@@ -253,7 +253,7 @@ def main() -> None:
         os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         pairs = (text.partition("=") for text in args.models)
         folders = {run: Path(folder) for run, _, folder in pairs}
-        given = json.loads(args.settings)
+        given = json_object("--settings", args.settings)
         settings = FidelitySettings.of(given)
         stage = Stage("fidelity", next(iter(folders)), given)
         rows = fidelity(folders, args.data, args.prompts, settings, stage)

@@ -8,7 +8,6 @@ the left, and takes the likeliest of " A" to " D", by its own splitting into ids
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 from atkd.evaluation import scores
 from atkd.evaluation.settings import CrosscheckSettings
 from atkd.models import checkpoints, tokenizers
-from atkd.runtime.cli import start_up
+from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_csv, write_json, write_jsonl
 from atkd.tasks import TASKS
 
@@ -147,6 +146,6 @@ def main() -> None:
     else:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        settings = CrosscheckSettings.of(json.loads(args.settings))
+        settings = CrosscheckSettings.of(json_object("--settings", args.settings))
         write_json(args.output, compare(args.model, args.run, args.data, args.documents, settings))
     print(args.output)

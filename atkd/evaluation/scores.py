@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from atkd.evaluation.metrics import (
     rater,
     score_metric,
 )
+from atkd.runtime.cli import json_object
 from atkd.runtime.files import (
     InputError,
     naming,
@@ -275,10 +275,8 @@ def check_rated(run: str, rows: Iterable[Row], by: Rater) -> None:
             raise InputError(f"{place} {lack} document {document!r}; rate this run's answers anew")
 
 
-def checked_record(record: Any) -> Row:
+def checked_record(record: Row) -> Row:
     """What `run.json` says of a run; InputError unless it has the `RECORD_FIELDS`."""
-    if not isinstance(record, dict):
-        raise InputError(f"--record: found {type(record).__name__}; expected a JSON object")
     for name in RECORD_FIELDS:
         if name not in record:
             known = ", ".join(RECORD_FIELDS)
@@ -383,6 +381,6 @@ def main() -> None:
         write_csv(args.output, DOCUMENT_COLUMNS, rows)
         print(f"{args.output}: {len(rows)} rows")
     else:
-        record = json.loads(args.record)
+        record = json_object("--record", args.record)
         count = collect(record, args.results, args.documents, args.exact, args.judge)
         print(f"{args.results / 'scores.csv'}: {count} runs")

@@ -13,10 +13,11 @@ of the references'. Replies are kept; the same command after a stop or a kill as
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from atkd.evaluation import scores
 from atkd.judge.client import Call, Client, first_choice
 from atkd.judge.settings import JudgeSettings, described
 from atkd.judge.verdicts import Question, Verdict, questions, report
+from atkd.runtime.cli import json_object
 from atkd.runtime.files import (
     InputError,
     folder_lock,
@@ -193,9 +195,18 @@ def llm(asked: list[Question], calls: list[list[Call]], client: Client) -> list[
     ]
 
 
+def answered(asked: Iterable[Question], place: Path) -> list[Question]:
+    """The questions; InputError if there are none to judge."""
+    found = list(asked)
+    if not found:
+        raise InputError(f"{place}: no answers to open-ended tasks found, expected some to judge")
+    return found
+
+
 def run_exact(args: argparse.Namespace) -> None:
     """Writes the exact judge's verdicts on one run, and its document rows."""
-    verdicts = [exact(question) for question in questions(args.run, args.samples, args.data)]
+    asked = answered(questions(args.run, args.samples, args.data), args.samples)
+    verdicts = [exact(question) for question in asked]
     write_jsonl(args.output, (found.row() for found in verdicts))
     rows = (row for found in verdicts for row in found.documents())
     write_csv(args.documents, scores.DOCUMENT_COLUMNS, rows)
@@ -204,15 +215,15 @@ def run_exact(args: argparse.Namespace) -> None:
 
 def run_llm(args: argparse.Namespace) -> None:
     """Rates the answers of several runs; writes verdicts, document rows and a summary."""
-    settings, output = settings_of(json.loads(args.settings)), args.output or args.results / "judge"
+    settings, output = (
+        settings_of(json_object("--settings", args.settings)),
+        args.output or args.results / "judge",
+    )
     stage = Stage("judge", "judge", asdict(settings))
     data, runs = args.results / "data", args.results / "runs"
     names = args.runs or [path.parent.relative_to(runs) for path in runs.glob("*/*/*/*/*/samples")]
-    asked = [
-        question
-        for run in sorted(map(str, names))
-        for question in questions(run, runs / run / "samples", data)
-    ]
+    found = (questions(run, runs / run / "samples", data) for run in sorted(map(str, names)))
+    asked = answered(itertools.chain.from_iterable(found), runs)
     calls = calls_of(asked, settings)
     with folder_lock(output):
         client = Client(settings, output / "replies.jsonl", problem)

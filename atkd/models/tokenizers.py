@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from atkd.models.families import FAMILIES, Family, family_of
+from atkd.runtime.cli import json_object
 from atkd.runtime.files import (
     InputError,
     check_fetched,
@@ -330,9 +330,11 @@ def main() -> None:
     parser.add_argument("--text", nargs="*", default=[], help="JSON-lines files to train on")
     parser.add_argument("--output", required=True, help="folder to write")
     args = parser.parse_args()
-    settings = json.loads(args.settings)
+    settings = json_object("--settings", args.settings)
     stage = Stage("tokenizer", f"tokenizers/{args.family}", settings)
     if "train" in settings:
+        if not isinstance(settings["train"], int):
+            raise InputError(f"tokenizer.train: found {settings['train']!r}, expected a number")
         if not args.text:
             raise InputError("--text: no file given, expected JSON lines to train on")
         lines = (line for path in args.text for line in texts(path))
@@ -355,7 +357,7 @@ def check() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="the family's, its folder")
     parser.add_argument("--output", required=True, help="JSON file to write")
     args = parser.parse_args()
-    source = json.loads(args.settings)["source"]
-    count = check_model(source, args.family, args.size, args.tokenizer)
+    settings = json_object("--settings", args.settings)
+    count = check_model(settings.get("source", {}), args.family, args.size, args.tokenizer)
     write_json(args.output, {"family": args.family, "size": args.size, "ids": count})
     print(f"{args.family} {args.size}: reads the {count} ids of its family's tokenizer")

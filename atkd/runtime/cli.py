@@ -9,7 +9,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from atkd.runtime.files import InputError
 
@@ -30,12 +31,6 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except json.JSONDecodeError as error:
-        if error.doc not in sys.argv:
-            raise
-        option = sys.argv[sys.argv.index(error.doc) - 1]
-        print(f"error: {option}: not valid JSON ({error}): {error.doc[:80]!r}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 @contextlib.contextmanager
@@ -53,15 +48,47 @@ def start_up() -> Iterator[None]:
         gc.enable()
 
 
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """What a command line's option holds; InputError names the option if it is no JSON object."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{option}: not valid JSON ({error}): {text[:80]!r}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{option}: found {type(found).__name__}; expected a JSON object")
+    return found
+
+
 def settings_of(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     """The dataclass `kind` filled with what a stage was given.
 
-    InputError on a key that it does not know, or that is missing and has no default.
+    InputError on a key that it does not know, that is missing and has no default, or whose value is
+    of another type.
     """
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := [name for name in given if name not in known]:
-        raise InputError(f"settings: found {unknown[0]!r}, expected {', '.join(known)}")
+    kinds = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(f"settings: found {name!r}, expected {', '.join(known)}")
+        if not any(_is(value, each) for each in _alternatives(kinds[name])):
+            expected = str(known[name].type)
+            raise InputError(f"settings: {name} is {value!r}, expected {expected}")
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
             raise InputError(f"settings: {name!r} is missing, expected {', '.join(known)}")
     return kind(**given)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The members of a union; any other type alone."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value, of JSON or already built, is of a plain type."""
+    plain = get_origin(kind) or kind
+    if plain is Any:
+        return True
+    if plain in (int, float):
+        return isinstance(value, (int, plain)) and not isinstance(value, bool)
+    return isinstance(value, (list, tuple) if plain in (list, tuple) else plain)

@@ -281,8 +281,8 @@ def write_csv(
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as handle:
+    """Hex digest of a file's bytes; InputError names a file that cannot be read."""
+    with reading(path), open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

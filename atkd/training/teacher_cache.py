@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -31,7 +30,7 @@ from atkd.data.template import fingerprint
 from atkd.losses.fused import Head
 from atkd.models import checkpoints, tokenizers
 from atkd.models.checkpoints import MANIFEST
-from atkd.runtime.cli import settings_of, start_up
+from atkd.runtime.cli import json_object, settings_of, start_up
 from atkd.runtime.files import (
     InputError,
     atomic_path,
@@ -283,7 +282,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help=f"JSON: {keys}")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    settings = settings_of(CacheSettings, json.loads(args.settings))
+    settings = settings_of(CacheSettings, json_object("--settings", args.settings))
     stage = Stage("cache", args.run, asdict(settings))
     with folder_lock(args.output):
         with start_up():

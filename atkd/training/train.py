@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from atkd.data.sequences import BatchSampler, FixedBatches, Sequences
 from atkd.data.template import fingerprint
 from atkd.methods import Recipe
 from atkd.models import checkpoints, tokenizers
-from atkd.runtime.cli import start_up
+from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, folder_lock, naming, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
 from atkd.training import loop, teacher_cache
@@ -270,7 +269,7 @@ def main() -> None:
     parser.add_argument("--data", help="JSON lines to train on")
     parser.add_argument("--output", required=True, help="folder to write")
     args = parser.parse_args()
-    settings = json.loads(args.settings)
+    settings = json_object("--settings", args.settings)
     name = identity(args, settings)
     with only_trainer(args.output):
         manifest = Path(args.output) / "manifest.json"

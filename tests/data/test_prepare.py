@@ -230,12 +230,15 @@ def test_bad_settings(settings: dict, message: str, root: Path, tmp_path: Path) 
 
 
 @pytest.mark.case(
-    "config", "`atkd data --settings '[1]'`", "config key data.settings: found [1]; expected object"
+    "config",
+    "`atkd data --settings '{\"people\": [1]}'`",
+    "config key data.settings.people: found [1]; expected integer",
 )
 def test_settings_of_the_command_line_are_checked(
     says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = ["data", "--source", "world", "--settings", "[1]", "--output", str(tmp_path / "out")]
+    line = ["data", "--source", "world", "--settings", '{"people": [1]}']
+    line += ["--output", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", line)
     with pytest.raises(InputError) as caught:
         prepare.main()

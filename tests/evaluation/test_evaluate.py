@@ -367,6 +367,17 @@ def test_an_answer_of_no_number_names_run_and_document(
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+@pytest.mark.case(
+    "data",
+    "a folder without prompt files, given to evaluation (it scored nothing and said so to no one)",
+    "no prompt files found, expected <task>.jsonl",
+)
+def test_a_folder_without_prompts_is_named(places: Any, tmp_path: Path, says: str) -> None:
+    settings, stage = EvaluationSettings.of({}), Stage("evaluate", "r", {})
+    with pytest.raises(InputError, match=f"{tmp_path}: {says}"):
+        evaluate.evaluate_folder(places[1][0], tmp_path, settings, tmp_path / "out", stage)
+
+
 def greedy_of(places: Any, change: Any, new_tokens: int = 8) -> Any:
     model = checkpoints.load(places[1][0])
     tokenizer = evaluate.models_tokenizer(places[1][0])

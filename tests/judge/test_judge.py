@@ -568,3 +568,13 @@ def test_command_line_loads_nothing_heavy() -> None:
     heavy = ["torch", "numpy", "pandas", "openai", "tqdm", "httpx", "httpx2"]
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+@pytest.mark.case(
+    "judge",
+    "A folder without answers to judge (nothing was judged, exit 0)",
+    "no answers to open-ended tasks found, expected some to judge",
+)
+def test_nothing_to_judge_is_named(says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{tmp_path}: {says}"):
+        judge.answered(judge.questions("r", tmp_path, tmp_path), tmp_path)

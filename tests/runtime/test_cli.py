@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import ROOT
@@ -27,13 +29,97 @@ def test_a_command_line_ends_with_one_message(
         cli.run(bad)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: data.jsonl:3: response is empty, expected text\n"
-    monkeypatch.setattr(sys, "argv", ["stage", "--settings", '{"a": }'])
     with pytest.raises(SystemExit):
-        cli.run(lambda: json.loads(sys.argv[2]))
+        cli.run(lambda: cli.json_object("--settings", '{"a": }'))
     error = capsys.readouterr().err
     assert error.startswith("error: --settings: not valid JSON (Expecting value: line 1 column 7")
-    with pytest.raises(json.JSONDecodeError):
-        cli.run(lambda: json.loads("{"))
+
+
+@dataclass(frozen=True)
+class Made:
+    """Settings of every kind of value."""
+
+    steps: int
+    rate: float = 0.1
+    name: str | None = None
+    tasks: tuple[str, ...] = ()
+    limit: Mapping[str, int] = field(default_factory=dict)
+    on: bool = False
+    more: Any = None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(
+            {"steps": "many"},
+            marks=pytest.mark.case(
+                "config",
+                "a stage's settings with text for a number",
+                "settings: steps is 'many', expected int",
+            ),
+        ),
+        pytest.param(
+            {"steps": True},
+            marks=pytest.mark.case(
+                "config",
+                "a stage's settings with true for a number",
+                "settings: steps is True, expected int",
+            ),
+        ),
+        pytest.param(
+            {"steps": 1, "tasks": "dolly"},
+            marks=pytest.mark.case(
+                "config",
+                "a stage's settings with text for a list",
+                "settings: tasks is 'dolly', expected tuple[str, ...]",
+            ),
+        ),
+        pytest.param(
+            {"steps": 1, "limit": [3]},
+            marks=pytest.mark.case(
+                "config",
+                "a stage's settings with a list for a mapping",
+                "settings: limit is [3], expected Mapping[str, int]",
+            ),
+        ),
+        pytest.param(
+            {},
+            marks=pytest.mark.case(
+                "config",
+                "a stage's settings without a key that has no default",
+                "settings: 'steps' is missing, expected steps, rate",
+            ),
+        ),
+        pytest.param(
+            {"step": 1},
+            marks=pytest.mark.case(
+                "config",
+                "a stage's settings with an unknown key",
+                "settings: found 'step', expected steps, rate",
+            ),
+        ),
+    ],
+)
+def test_settings_of_other_types_are_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        cli.settings_of(Made, given)
+    assert says in str(caught.value)
+
+
+def test_settings_are_taken_in_every_type_that_json_has() -> None:
+    given = {"steps": 3, "rate": 1, "name": "n", "tasks": ["a"], "limit": {"a": 1}, "on": True}
+    found = cli.settings_of(Made, given | {"more": [{}]})
+    assert (found.rate, found.name, found.tasks) == (1, "n", ["a"])
+    assert cli.settings_of(Made, {"steps": 3, "name": None}) == Made(3)
+
+
+@pytest.mark.case(
+    "config", "`--settings '[1]'` of a stage", "--settings: found list; expected a JSON object"
+)
+def test_settings_that_are_no_object_are_named(says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        cli.json_object("--settings", "[1]")
 
 
 @pytest.mark.parametrize("stage", ["data", "tokenizer", "prompts", "check", "train", "evaluate"])
