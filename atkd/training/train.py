@@ -193,6 +193,9 @@ def train(args: argparse.Namespace, given: dict[str, Any], name: str) -> None:
     if first_process():
         facts["precision"] = settings.compute.precision
         _finish(stage, model, tokenizer, output, name, facts)
+    if job is not None and job.state.run.num_processes > 1:
+        job.state.run.wait_for_everyone()  # one that ended first could abort the others
+        job.state.run.end_training()
 
 
 def set_up(

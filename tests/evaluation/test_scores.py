@@ -115,7 +115,6 @@ def test_bad_inputs(results: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ([], "--record: found list; expected a JSON object"),
         ({"config": "tiny", "runs": []}, "--record: key 'source' is missing; expected config"),
         (RECORD | {"judge": "no"}, "--record: judge: found 'no'; expected true or false"),
         (RECORD | {"config": 1}, "--record: config: found 1; expected a name"),
