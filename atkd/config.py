@@ -235,7 +235,8 @@ def _check_corpus(config: dict[str, Any], method: str) -> None:
 def _check_families(config: dict[str, Any]) -> None:
     """Every tokenizer and model comes from one place."""
     for family, found in config["families"].items():
-        key = f"config key families.{family}"
+        where = f"families.{family}"
+        key = f"config key {where}"
         sources = {f"{key}.tokenizer": (found["tokenizer"], ("train", "files", "folder", "hub"))}
         for size, model in found["models"].items():
             sources[f"{key}.models.{size}"] = (model, ("build", "folder", "hub"))
@@ -245,18 +246,15 @@ def _check_families(config: dict[str, Any]) -> None:
                 raise InputError(f"{place}.revision: found {source['revision']!r} without hub")
         for size, model in found["models"].items():
             if "build" in model:
-                _check_shape(f"{key}.models.{size}.", family, model["build"])
+                _check_shape(f"{where}.models.{size}.build", family, model["build"])
 
 
-def _check_shape(key: str, family: str, shape: Mapping[str, Any]) -> None:
-    try:
-        FAMILIES[family].own_arguments(shape)
-    except InputError as error:
-        raise InputError(str(error).replace("config key ", key)) from None
+def _check_shape(where: str, family: str, shape: Mapping[str, Any]) -> None:
+    FAMILIES[family].own_arguments(shape, where)
     if shape["hidden_size"] % shape["heads"]:
         raise InputError(
-            f"{key}build.hidden_size: found {shape['hidden_size']}; expected a multiple of heads, "
-            f"{shape['heads']}"
+            f"config key {where}.hidden_size: found {shape['hidden_size']}; expected a multiple of "
+            f"heads, {shape['heads']}"
         )
 
 

@@ -339,7 +339,7 @@ class Client:
 
     def bound(self, call: Call) -> int:
         """The most tokens a call can take: a token has at least one byte."""
-        return len(call.prompt.encode(errors="replace")) + 64 + self.settings.reply_tokens
+        return len(well_formed(call.prompt).encode()) + 64 + self.settings.reply_tokens
 
     def reply(self, call: Call) -> Row | None:
         """The log's row for a call."""

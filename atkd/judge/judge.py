@@ -215,10 +215,8 @@ def run_exact(args: argparse.Namespace) -> None:
 
 def run_llm(args: argparse.Namespace) -> None:
     """Rates the answers of several runs; writes verdicts, document rows and a summary."""
-    settings, output = (
-        settings_of(json_object("--settings", args.settings)),
-        args.output or args.results / "judge",
-    )
+    settings = settings_of(json_object("--settings", args.settings))
+    output = args.output or args.results / "judge"
     stage = Stage("judge", "judge", asdict(settings))
     data, runs = args.results / "data", args.results / "runs"
     names = args.runs or [path.parent.relative_to(runs) for path in runs.glob("*/*/*/*/*/samples")]

@@ -37,14 +37,18 @@ class Family:
         """The module that holds the architecture's code."""
         return f"transformers.models.{self.model_type}.modeling_{self.model_type}"
 
-    def own_arguments(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration's arguments beyond those common to all families, from `build`."""
+    def own_arguments(self, shape: Mapping[str, Any], where: str = "build") -> dict[str, Any]:
+        """The configuration's arguments beyond those common to all families, from `build`.
+
+        InputError naming the key under `where`: a setting that the architecture does not have.
+        """
         width = shape["hidden_size"]
         own = {"intermediate": 4 * width, "embed": width, "dropout": 0.0}
         for key in own:
             if key in shape and key not in self.arguments:
                 raise InputError(
-                    f"config key build.{key}: found {shape[key]}; {self.title} has no such setting"
+                    f"config key {where}.{key}: found {shape[key]}; {self.title} has no such "
+                    "setting"
                 )
         found = {key: shape.get(key, default) for key, default in own.items()}
         return {name: found[key] for key, name in self.arguments.items()} | dict(self.fixed)
