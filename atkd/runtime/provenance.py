@@ -48,6 +48,16 @@ def commit() -> str:
     return done.stdout.strip()
 
 
+def machine() -> str:
+    """Architecture and, of a process with torch, the vector instructions that its kernels use.
+
+    Sums of another order end in other last bits: models trained elsewhere differ as by their seed.
+    """
+    torch = sys.modules.get("torch")
+    parts = [platform.machine(), torch.backends.cpu.get_cpu_capability() if torch else ""]
+    return " ".join(part for part in parts if part)
+
+
 def process_age_s() -> float:
     """Seconds since this process started, start-up and imports included."""
     try:
@@ -84,7 +94,7 @@ class Stage:
         cost |= {"startup_s": round(startup_s, 3), "peak_memory_mb": round(peak_memory_mb(), 1)}
         if facts.get("tokens"):
             cost["tokens_per_s"] = round(facts["tokens"] / max(wall_s - startup_s, 1e-9), 1)
-        where = {"commit": commit(), "versions": versions(), "machine": platform.machine()}
+        where = {"commit": commit(), "versions": versions(), "machine": machine()}
         record = self.record | facts | {"cost": cost} | where
         write_json(path, record)
         return record

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from atkd.runtime import provenance
 from atkd.runtime.files import read_json
@@ -29,6 +32,15 @@ def test_a_stage_writes_what_was_run_and_what_it_cost(tmp_path: Path) -> None:
     cost = found["cost"]
     assert cost["wall_s"] >= cost["startup_s"] > 0 and cost["peak_memory_mb"] > 1
     assert cost["tokens_per_s"] > 0 and found["versions"]["python"] and found["commit"]
+
+
+def test_a_machine_is_named_with_the_vector_instructions_of_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capability = torch.backends.cpu.get_cpu_capability()
+    assert provenance.machine() == f"{platform.machine()} {capability}"
+    monkeypatch.delitem(sys.modules, "torch")
+    assert provenance.machine() == platform.machine()
 
 
 def test_outside_a_checkout_the_commit_is_unknown(
