@@ -250,13 +250,13 @@ METRICS = {
     ),
     JUDGE: Metric(
         "Judge", "points", 2, True,
-        "A judge's rating: the exact one's in percent of ten points, a language model's as 100 x "
-        "the answers' sum / the references'; higher is better.",
-        scale=100.0, score="the exact judge's rating (percent of 10 points)",
+        "A judge's rating: the exact one's 1 to 10 as 0 to 100 %, a language model's as 100 x the "
+        "answers' sum / the references'; higher is better.",
+        scale=100.0, score="the exact judge's rating (1 is 0 %, 10 is 100 %)",
     ),
     "judge_exact": Metric(
         "Exact judge", "points", 2, True,
-        "The exact judge's rating in percent of ten points, beside a language model's; higher is "
+        "The exact judge's rating, 1 to 10 as 0 to 100 %, beside a language model's; higher is "
         "better.",
     ),
     "judge_order": Metric(

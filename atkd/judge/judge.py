@@ -3,11 +3,13 @@
 `exact` knows the world's items. Of the facts an item asks for, r are right, w wrong and o omitted;
 F1 = 2r / (2r + 2w + o) is the harmonic mean of their precision and recall, so that a wrong fact
 costs as much as two omitted ones. The rating is 1 + 9 F1, or 1 + 9 * 3/4 F1 if the answer is no
-wording of the item's grammar: 10 for everything right and well-formed, 1 for nothing right.
+wording of the item's grammar: 10 for everything right and well-formed, 1 for nothing right. A
+task's score is the mean of 100 * (rating - 1) / 9: from 0 % to 100 %.
 
 `llm` asks a language model behind an OpenAI-compatible endpoint to rate both texts in one call, the
-model's answer first, or in both orders. A task's score is 100 * sum of the answers' ratings / sum
-of the references'. Replies are kept; the same command after a stop or a kill asks only the rest.
+model's answer first, or in both orders. A task's score is the paper's, 100 * sum of the answers'
+ratings / sum of the references'. Replies are kept; the same command after a stop or a kill asks
+only the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 from atkd.evaluation import scores
 from atkd.judge.client import Call, Client, first_choice
 from atkd.judge.settings import JudgeSettings, described
-from atkd.judge.verdicts import Question, Verdict, questions, report
+from atkd.judge.verdicts import HIGHEST, LOWEST, Question, Verdict, questions, report
 from atkd.runtime.cli import json_object
 from atkd.runtime.files import (
     InputError,
@@ -91,9 +93,9 @@ def exact(question: Question) -> Verdict:
     found = grade(item, question.answer)
     right, wrong, omitted = (len(part) for part in (found.right, found.wrong, found.omitted))
     share = 2 * right / (2 * right + 2 * wrong + omitted)
-    rating = 1 + 9 * share * (1.0 if found.well_formed else MALFORMED)
+    rating = LOWEST + (HIGHEST - LOWEST) * share * (1.0 if found.well_formed else MALFORMED)
     facts = {"right": found.right, "wrong": found.wrong, "omitted": found.omitted}
-    return Verdict(question, rating, 10.0, details=facts | {"well_formed": found.well_formed})
+    return Verdict(question, rating, HIGHEST, details=facts | {"well_formed": found.well_formed})
 
 
 def template(path: str | None) -> str:

@@ -14,6 +14,16 @@ from atkd.runtime.files import InputError, read_jsonl
 from atkd.tasks import open_ended, row_of
 
 Row = dict[str, Any]
+LOWEST, HIGHEST = 1.0, 10.0  # ratings of an answer of no use, and of one with nothing to improve
+
+
+def percent(rating: float) -> float:
+    """The exact judge's score of an answer: its rating from 1 to 10 as 0 to 100 %, linearly.
+
+    Not a language model's: the paper's score is 100 * sum of the answers' ratings / sum of the
+    references', which the rows of documents keep as they are.
+    """
+    return 100 * (rating - LOWEST) / (HIGHEST - LOWEST)
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,11 @@ class Verdict:
         return row | self.details | ({"orders": self.orders} if self.orders else {})
 
     def documents(self) -> Iterator[Row]:
-        """Rows of documents.csv.gz: the exact judge's value is percent of ten points, a language
-        model's ratings are numerator and denominator, beside its order effect and its silence."""
+        """Rows of documents.csv.gz: the exact judge's rating in `percent`, or a language model's
+        ratings as numerator and denominator, beside its order effect and its silence."""
         if not self.orders:
-            yield self._document(scores.JUDGE, value=10 * (self.model or 0.0))
+            if self.model is not None:
+                yield self._document(scores.JUDGE, value=percent(self.model))
             return
         if self.model is not None and self.reference is not None:
             ratings = {"numerator": self.model, "denominator": self.reference}
@@ -120,7 +131,10 @@ def questions(run: str, samples: Path, data: Path) -> Iterator[Question]:
 
 
 def summarise(verdicts: list[Verdict]) -> Row:
-    """What ratings say together; `score` is 100 * sum of the answers' / sum of the references'."""
+    """What a language model's ratings say together.
+
+    `score` is the paper's: 100 * sum of the answers' ratings / sum of the references'.
+    """
     ours = [v.model for v in verdicts if v.model is not None]
     theirs = [v.reference for v in verdicts if v.reference is not None]
     leads = [v.lead for v in verdicts if v.lead is not None]

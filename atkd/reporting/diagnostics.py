@@ -124,9 +124,9 @@ def answer_values(documents: pd.DataFrame, other: str) -> pd.DataFrame:
     keys = ["run", "task", "document"]
     rated = documents[documents.metric == JUDGE].set_index(keys)
     ratio = rated.numerator.notna()
-    # The exact judge's percent is a ratio too: of its rating to ten points.
+    # The exact judge's percent is a ratio to 100.
     frame = rated.assign(
-        ours=rated.numerator.where(ratio, rated.value / 10), best=rated.denominator.where(ratio, 10)
+        ours=rated.numerator.where(ratio, rated.value), best=rated.denominator.where(ratio, 100)
     )[["ours", "best"]]
     frame["other"] = documents[documents.metric == other].set_index(keys).value
     frame["judge"] = 100 * frame.ours / frame.best

@@ -24,7 +24,7 @@ from judge_server import Reply, Server, completion, ratings, serving, until
 
 from atkd.evaluation import scores
 from atkd.judge import judge
-from atkd.judge.verdicts import Question, Verdict, questions, summarise
+from atkd.judge.verdicts import Question, Verdict, percent, questions, summarise
 from atkd.reporting import diagnostics
 from atkd.runtime.cli import run as cli
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_csv, write_jsonl
@@ -57,6 +57,14 @@ def test_the_scale_by_hand() -> None:
     assert rate("Mia is a baker in Rome.") == pytest.approx(1 + 9 * 4 / 5)  # one omitted
     assert rate("Mia is a baker in Rome with a dog.") == pytest.approx(1 + 9 * 2 / 3)  # one wrong
     assert rate("Mia is a singer in Oslo.") == rate("") == rate("no idea") == 1
+
+
+@pytest.mark.parametrize(("rating", "score"), [(1, 0), (4, 100 / 3), (5.5, 50), (10, 100)])
+def test_a_score_goes_from_0_for_nothing_right_to_100(rating: float, score: float) -> None:
+    assert percent(rating) == pytest.approx(score)
+    (row,) = rated(rating, 10).documents()
+    assert (row["metric"], row["value"]) == ("judge", f"{score:.6f}")
+    assert "numerator" not in row
 
 
 SAID = st.lists(st.sampled_from(["right", "wrong", "omitted"]), min_size=1, max_size=6)
@@ -286,6 +294,9 @@ def test_a_summary_by_hand() -> None:
         "ties": 1, "losses": 1, "order_effect": 1.0, "replies": 7, "unparsable": 1,
     }  # fmt: skip
     assert summarise([verdicts[-1]])["score"] is None
+    own = [row for found in verdicts for row in found.documents() if row["metric"] == "judge"]
+    parts = [(row["numerator"], row["denominator"]) for row in own]  # as rated, from 1 to 10
+    assert parts[:2] == [("4.000000", "8.000000"), ("9.000000", "7.000000")] and len(parts) == 3
 
 
 @pytest.fixture
@@ -535,9 +546,8 @@ def test_the_exact_judge_writes_files_of_its_own(tmp_path: Path) -> None:
     assert {row["metric"] for row in scores.read_documents(rated)} == {"judge"}
     both = [*scores.read_documents(path), *scores.read_documents(rated)]
     found = {(row["task"], row["metric"]): row for row in scores.scores_of(both, "exact")}
-    assert (
-        found["vicuna", "judge"]["value"] == found["vicuna", "score"]["value"] == pytest.approx(70)
-    )
+    assert found["vicuna", "judge"]["value"] == pytest.approx(200 / 3)
+    assert found["vicuna", "score"]["value"] == found["vicuna", "judge"]["value"]
     assert found["vicuna", "rouge_l"]["value"] < 70 and ("mmlu", "judge") not in found
     assert found["mmlu", "score"]["value"] == 100
     verdicts = list(read_jsonl(tmp_path / "judge.jsonl"))

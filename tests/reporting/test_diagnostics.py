@@ -40,7 +40,7 @@ def documents(judge: bool = True, llm: bool = False) -> pd.DataFrame:
                     rows.append(row | {"metric": "judge_order", "value": 0.5})
                     rows.append(row | {"metric": "judge_unparsable", "value": 0.0})
                 elif judge:
-                    rows.append(row | {"metric": "judge", "value": 10 * rated})
+                    rows.append(row | {"metric": "judge", "value": 100 * (rated - 1) / 9})
     return pd.DataFrame(rows, columns=["run", *DOCUMENT_COLUMNS])
 
 
@@ -138,7 +138,7 @@ def test_scores_are_the_judges_where_one_ran_and_tables_say_so(llm: bool, tmp_pa
     others = both[(both.task == "bbh") | (both.metric == "bits_per_byte")]
     assert np.allclose(others.value, others.value_rouge, atol=1e-5)
     notes = " ".join(found["main_opt"].notes)
-    said = "a language model's rating (100 x" if llm else "the exact judge's rating (percent of 10"
+    said = "a language model's rating (100 x" if llm else "the exact judge's rating (1 is 0 %"
     assert said in notes and "ROUGE-L" not in notes and "prefix match for MMLU" in notes
     assert koala.low.lt(koala.value).all() and ("judge_ratings" in found) == llm
 

@@ -174,7 +174,7 @@ def test_metrics_are_spoken_of_in_words() -> None:
 
 RUN = "opt/125m/-/sft/1"
 HEAD = "task,document,group,metric,value,numerator,denominator"
-OWN = ["koala,a,,judge,70,,", "koala,a,,rouge_l,20,,", "koala,b,,judge,10,,"]
+OWN = ["koala,a,,judge,70,,", "koala,a,,rouge_l,20,,", "koala,b,,judge,0.000000,,"]
 OWN += ["koala,b,,rouge_l,30,,", "mmlu,c,,prefix_match,100,,", "koala,a,,bits_per_byte,,6,4"]
 RATED = ["koala,a,,judge,,6,8", "koala,a,,judge_unparsable,0,,", "koala,b,,judge_unparsable,100,,"]
 
@@ -191,7 +191,7 @@ def expect_both(folder: Path) -> None:
         "judge": 75, "judge_exact": 70, "judge_unparsable": 0, "rouge_l": 20, "bits_per_byte": 1.5
     }  # fmt: skip
     assert [primary("koala", found["koala"][name], True) for name in "ab"] == [75, None]
-    assert found["koala"]["b"]["judge_exact"] == 10 and is_rated([found["koala"]])
+    assert found["koala"]["b"]["judge_exact"] == 0 and is_rated([found["koala"]])
     assert primary("mmlu", found["mmlu"]["c"], False) == 100 and not is_rated([found["mmlu"]])
 
 
@@ -199,7 +199,7 @@ def test_the_runs_own_file(tmp_path: Path) -> None:
     write(tmp_path / "runs" / RUN / "documents.csv.gz", OWN)
     found = measured(tmp_path, [RUN])[RUN]
     assert found["koala"]["a"] == {"judge": 70, "rouge_l": 20, "bits_per_byte": 1.5}
-    assert primary("koala", found["koala"]["b"], True) == 10
+    assert primary("koala", found["koala"]["b"], True) == 0
     assert primary("koala", found["koala"]["b"], False) == 30
     write(tmp_path / "judge" / "documents.csv.gz", RATED, RUN.replace("sft", "none"))
     assert measured(tmp_path, [RUN])[RUN] == found
