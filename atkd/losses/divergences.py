@@ -68,9 +68,7 @@ class Divergence(ABC):
     """
 
     name: ClassVar[str]
-    # What the fused kernels may save: a value that is the sum of the pulls; a pull of -p, as the
-    # forward KL alone has, which takes one exponential per logit.
-    pull_is_summand: ClassVar[bool] = False
+    # A pull of -p, as the forward KL alone has: the fused kernels then need one exponential a logit.
     pull_is_minus_p: ClassVar[bool] = False
 
     @abstractmethod
@@ -80,6 +78,10 @@ class Divergence(ABC):
     @abstractmethod
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         """q dD/dq of each outcome, up to a multiple of q, which cancels in the logits' gradient."""
+
+    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
+        """Summand and pull, for those that share work; they may be one tensor."""
+        return self.summand(log_q, log_p), self.pull(log_q, log_p)
 
     def whole(self, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
         """D of two sets of logits [N]."""
@@ -108,7 +110,11 @@ def register(kind: Kind) -> Kind:
 
 def log_ratio(log_a: Tensor, log_b: Tensor) -> Tensor:
     """log (a / b), and 0 where a is 0, so that a times it is 0 there too."""
-    return (log_a - log_b).masked_fill_(log_a == -math.inf, 0.0)
+    ratio = log_a - log_b
+    # On a CPU the mask costs two passes of exponentials, and looking whether it is needed none.
+    if log_a.is_cpu and log_a.numel() and log_a.detach().amin() > -math.inf:
+        return ratio
+    return ratio.masked_fill_(log_a == -math.inf, 0.0)
 
 
 def kl_summand(log_a: Tensor, log_b: Tensor) -> Tensor:
@@ -137,13 +143,16 @@ class ReverseKL(Divergence):
     """KL(q||p), student first."""
 
     name = "reverse_kl"
-    pull_is_summand = True
 
     def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         return kl_summand(log_q, log_p)
 
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         return log_q.exp().mul_(log_ratio(log_q, log_p))
+
+    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
+        pull = self.pull(log_q, log_p)
+        return pull, pull
 
 
 @register
@@ -161,18 +170,19 @@ class JensenShannon(Divergence):
         if not 0 < self.beta < 1:
             raise ValueError(f"beta is {self.beta}; expected a number in (0, 1)")
 
-    def log_mixture(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        """log m of each outcome; the lowest number where both are 0, for a gradient's sake."""
-        theirs = (log_p + math.log(self.beta)).clamp(min=torch.finfo(log_p.dtype).min)
-        return theirs.logaddexp(log_q + math.log(1 - self.beta))
-
     def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        log_m = self.log_mixture(log_q, log_p)
-        return self.beta * kl_summand(log_p, log_m) + (1 - self.beta) * kl_summand(log_q, log_m)
+        return self.both(log_q, log_p)[0]
 
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        log_m = self.log_mixture(log_q, log_p)
-        return log_q.exp().mul_(log_ratio(log_q, log_m)).mul_(1 - self.beta)
+        return self.both(log_q, log_p)[1]
+
+    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
+        q, p = log_q.exp(), log_p.exp()
+        # The least m keeps 0 log (0 / m) at 0 where neither has mass; one `logaddexp` in place of
+        # the exponentials, which are needed anyway, would take the time of four of them.
+        log_m = q.lerp(p, self.beta).clamp(min=torch.finfo(q.dtype).tiny).log()
+        pull = (1 - self.beta) * q * log_ratio(log_q, log_m)
+        return self.beta * p * log_ratio(log_p, log_m) + pull, pull
 
 
 @register
@@ -183,11 +193,15 @@ class TotalVariation(Divergence):
     name = "tvd"
 
     def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return 0.5 * (log_q.exp() - log_p.exp()).abs()
+        return self.both(log_q, log_p)[0]
 
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return self.both(log_q, log_p)[1]
+
+    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
         q = log_q.exp()
-        return q.mul_((q - log_p.exp()).sign_().mul_(0.5))
+        gap = q - log_p.exp()
+        return 0.5 * gap.abs(), 0.5 * q * gap.sign()
 
 
 @register
@@ -199,9 +213,12 @@ class KLMixture(Divergence):
     forward_share: ClassVar[float] = 0.9
 
     def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        forward = self.forward_share * kl_summand(log_p, log_q)
-        return forward + (1 - self.forward_share) * kl_summand(log_q, log_p)
+        return self.both(log_q, log_p)[0]
 
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        reverse = log_q.exp().mul_(log_ratio(log_q, log_p)).mul_(1 - self.forward_share)
-        return reverse.sub_(log_p.exp(), alpha=self.forward_share)
+        return self.both(log_q, log_p)[1]
+
+    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.forward_share * log_p.exp()
+        reverse = (1 - self.forward_share) * kl_summand(log_q, log_p)
+        return p * log_ratio(log_p, log_q) + reverse, reverse - p

@@ -314,7 +314,7 @@ class TileLoop:
             head = task.teacher.head.to(operand_dtype(task.products, *theirs))
             self.teacher = task.teacher._replace(head=head)
         self.kernel = kernel_of(task.loss.divergence, task.loss.weighting.splits)
-        self.needs_rest = needs_rest(task.loss.divergence)
+        self.needs_rest = needs_rest(task.loss.divergence, task.loss.weighting.splits)
         self.inputs = (hidden_Nd, weight_Vd, bias_V)
         self.grads = [
             each.new_zeros(each.shape, dtype=self.sums) if wants and each is not None else None
@@ -369,7 +369,7 @@ class TileLoop:
                 rest_n = self._rest(tile_n, t_nV, index_n1)
                 target_n = t_nV.gather(1, index_n1)[:, 0]
                 weights.learn(tile_n, pair(target_n, rest_n).log_other_n.exp())
-            elif self.needs_rest:
+            elif self.needs_rest or self.task.log_normaliser_M is not None:
                 rest_n = self._rest(tile_n, t_nV, index_n1)
         if isinstance(weights, ProvisionalWeights):
             if weights.tied:

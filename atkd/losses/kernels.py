@@ -60,6 +60,13 @@ def renormalised_(logits_nV: Tensor, rest_n: Tensor, index_n1: Tensor) -> Tensor
     return logits_nV.sub_(shift_n[:, None]).scatter_(1, index_n1, 0.0)
 
 
+def log_softmax_(logits_nV: Tensor) -> Tensor:
+    """Log-softmax in place."""
+    if logits_nV.is_cpu:  # row by row, so that source and result may be the same
+        return torch.log_softmax(logits_nV, 1, out=logits_nV)
+    return logits_nV.copy_(logits_nV.log_softmax(1))
+
+
 def softmax_(logits_nV: Tensor) -> Tensor:
     """Softmax in place; returns the log-sum-exp [n] without another pass of exponentials.
 
@@ -87,19 +94,21 @@ def whole(
     s_nV: Tensor,
     t_nV: Tensor,
     index_n1: Tensor,
-    rest_n: Tensor,
+    rest_n: Tensor | None,
     weights: Weights,
 ) -> Tensor:
-    """a D(p, q) per token [n]; the gradient in the student's logits is left in `s_nV`."""
-    a_n, target_n = weights.target_N, t_nV.gather(1, index_n1)[:, 0]
-    total_n = rest_n - pair(target_n, rest_n).log_other_n
-    total_n = torch.where(rest_n == -math.inf, target_n, total_n)
-    log_q_nV = s_nV.sub_(s_nV.logsumexp(1, keepdim=True))
-    log_p_nV = t_nV.sub_(total_n[:, None])
-    pull_nV = divergence.pull(log_q_nV, log_p_nV)
-    value_n = pulled_n = pull_nV.sum(1)
-    if not divergence.pull_is_summand:
-        value_n = divergence.summand(log_q_nV, log_p_nV).sum(1)
+    """a D(p, q) per token [n]; the gradient in the student's logits is left in `s_nV`.
+
+    The teacher's log-sum of the rest spares a pass over its logits where it is known.
+    """
+    a_n, log_q_nV = weights.target_N, log_softmax_(s_nV)
+    if rest_n is None:
+        log_p_nV = log_softmax_(t_nV)
+    else:
+        target_n = t_nV.gather(1, index_n1)[:, 0]
+        log_p_nV = t_nV.sub_(rest_n.logaddexp(target_n)[:, None])
+    summand_nV, pull_nV = divergence.both(log_q_nV, log_p_nV)
+    value_n, pulled_n = summand_nV.sum(1), pull_nV.sum(1)
     log_q_nV.exp_().mul_((-a_n * pulled_n)[:, None]).addcmul_(pull_nV, a_n[:, None])
     return weighed(a_n, value_n)
 
@@ -118,11 +127,9 @@ def split(
     p = pair(t_nV.gather(1, index_n1)[:, 0], rest_n)
     log_q_nV = renormalised_(s_nV, q.rest_n, index_n1)
     log_p_nV = renormalised_(t_nV, p.rest_n, index_n1)
-    pull_nV = divergence.pull(log_q_nV, log_p_nV).scatter_(1, index_n1, 0.0)
-    diversity_n = pulled_n = pull_nV.sum(1)
-    if not divergence.pull_is_summand:
-        summand_nV = divergence.summand(log_q_nV, log_p_nV)
-        diversity_n = summand_nV.scatter_(1, index_n1, 0.0).sum(1)
+    summand_nV, pull_nV = divergence.both(log_q_nV, log_p_nV)
+    diversity_n = summand_nV.scatter_(1, index_n1, 0.0).sum(1)
+    pulled_n = pull_nV.scatter_(1, index_n1, 0.0).sum(1)
     target_n, slope_n = _on_the_pair(divergence, q, p)
     on_target_n = weighed(a_n, slope_n)
     log_q_nV.exp_().mul_((-weighed(b_n, pulled_n) - on_target_n)[:, None])
@@ -152,8 +159,10 @@ def forward_split(
     a_n, b_n = weights.target_N, weights.diversity_N
     b_n = a_n * p.log_other_n.exp() if undivided else b_n
     b_n = b_n.masked_fill(p.rest_n == -math.inf, 0.0)  # a rest without mass teaches nothing
-    weighed_nV = gap_nV.mul_(t_nV).masked_fill_(t_nV == 0, 0.0)
-    mean_n = weighed_nV.sum(1) / t_nV.sum(1)  # whose sum is 1 to a few roundings only
+    sum_n = gap_nV.mul_(t_nV).sum(1)
+    if not (sum_n.is_cpu and sum_n.isfinite().all()):  # no probability, no part, be the gap inf
+        sum_n = gap_nV.masked_fill_(t_nV == 0, 0.0).sum(1)
+    mean_n = sum_n / t_nV.sum(1)  # whose sum is 1 to a few roundings only
     # Where the student's rest alone has no mass the mean is infinite by itself.
     diversity_n = mean_n - p.rest_n + q.rest_n.masked_fill(q.rest_n == -math.inf, 0.0)
     target_n, slope_n = _on_the_pair(divergence, q, p)
@@ -174,9 +183,9 @@ def _from_the_top(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
 def _on_the_pair(divergence: Divergence, q: Pair, p: Pair) -> tuple[Tensor, Tensor]:
     """TKD [n] and its derivative in the target's logit [n]."""
     log_q_n2, log_p_n2 = q.stacked(), p.stacked()
-    pull_n2, q_n2 = divergence.pull(log_q_n2, log_p_n2), log_q_n2.exp()
-    slope_n = q_n2[:, 1] * pull_n2[:, 0] - q_n2[:, 0] * pull_n2[:, 1]
-    return divergence.summand(log_q_n2, log_p_n2).sum(1), slope_n
+    summand_n2, pull_n2 = divergence.both(log_q_n2, log_p_n2)
+    q_n2 = log_q_n2.exp()
+    return summand_n2.sum(1), q_n2[:, 1] * pull_n2[:, 0] - q_n2[:, 0] * pull_n2[:, 1]
 
 
 def cross_entropy(
@@ -190,9 +199,9 @@ def cross_entropy(
     return weighed(a_n, total_n - target_n)
 
 
-def needs_rest(divergence: Divergence | None) -> bool:
-    """Whether the kernel takes the teacher's log-sum of the rest, or finds it on its way."""
-    return divergence is not None and not divergence.pull_is_minus_p
+def needs_rest(divergence: Divergence | None, splits: bool) -> bool:
+    """Whether the kernel needs the teacher's log-sum of the rest, not found on its way."""
+    return divergence is not None and splits and not divergence.pull_is_minus_p
 
 
 def kernel_of(divergence: Divergence | None, splits: bool) -> Kernel:
