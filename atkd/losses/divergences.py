@@ -79,8 +79,8 @@ class Divergence(ABC):
     def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         """q dD/dq of each outcome, up to a multiple of q, which cancels in the logits' gradient."""
 
-    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        """Summand and pull, for those that share work; they may be one tensor."""
+    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Summand and pull, which may be one tensor, where q is known as well."""
         return self.summand(log_q, log_p), self.pull(log_q, log_p)
 
     def whole(self, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
@@ -96,6 +96,20 @@ class Divergence(ABC):
         """DKD: D between p and q renormalised without the target [N]."""
         summand_NV = self.summand(q.log_rest_NV, p.log_rest_NV)
         return summand_NV.scatter(1, targets_N[:, None], 0.0).sum(1)
+
+
+class Joint(Divergence):
+    """A divergence whose summand and pull share most of their work: `both` defines them."""
+
+    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return self.both(log_q, log_p, log_q.exp())[0]
+
+    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return self.both(log_q, log_p, log_q.exp())[1]
+
+    @abstractmethod
+    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiable in all three; leaves them as they are."""
 
 
 DIVERGENCES: dict[str, Divergence] = {}
@@ -139,25 +153,19 @@ class ForwardKL(Divergence):
 
 @register
 @dataclass(frozen=True)
-class ReverseKL(Divergence):
+class ReverseKL(Joint):
     """KL(q||p), student first."""
 
     name = "reverse_kl"
 
-    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return kl_summand(log_q, log_p)
-
-    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return log_q.exp().mul_(log_ratio(log_q, log_p))
-
-    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        pull = self.pull(log_q, log_p)
+    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        pull = log_ratio(log_q, log_p).mul_(q)
         return pull, pull
 
 
 @register
 @dataclass(frozen=True)
-class JensenShannon(Divergence):
+class JensenShannon(Joint):
     """beta KL(p||m) + (1 - beta) KL(q||m), m = beta p + (1 - beta) q.
 
     In [0, H(beta)] nats for 0 < beta < 1 (GKD, Agarwal et al., ICLR 2024).
@@ -170,55 +178,36 @@ class JensenShannon(Divergence):
         if not 0 < self.beta < 1:
             raise ValueError(f"beta is {self.beta}; expected a number in (0, 1)")
 
-    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return self.both(log_q, log_p)[0]
-
-    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return self.both(log_q, log_p)[1]
-
-    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        q, p = log_q.exp(), log_p.exp()
-        # The least m keeps 0 log (0 / m) at 0 where neither has mass; one `logaddexp` in place of
-        # the exponentials, which are needed anyway, would take the time of four of them.
-        log_m = q.lerp(p, self.beta).clamp(min=torch.finfo(q.dtype).tiny).log()
-        pull = (1 - self.beta) * q * log_ratio(log_q, log_m)
-        return self.beta * p * log_ratio(log_p, log_m) + pull, pull
+    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        p = log_p.exp()
+        # A least m keeps 0 log (0 / m) at 0. `logaddexp` of the logarithms, which needs none, would
+        # take the time of four exponentials.
+        log_m = q.lerp(p, self.beta).clamp_(min=torch.finfo(q.dtype).tiny).log_()
+        pull = log_ratio(log_q, log_m).mul_(q).mul_(1 - self.beta)
+        return log_ratio(log_p, log_m).mul_(p).mul_(self.beta).add_(pull), pull
 
 
 @register
 @dataclass(frozen=True)
-class TotalVariation(Divergence):
+class TotalVariation(Joint):
     """Half of |p - q|, in [0, 1] (f-distill, Wen et al., ACL 2023)."""
 
     name = "tvd"
 
-    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return self.both(log_q, log_p)[0]
-
-    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return self.both(log_q, log_p)[1]
-
-    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        q = log_q.exp()
+    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         gap = q - log_p.exp()
         return 0.5 * gap.abs(), 0.5 * q * gap.sign()
 
 
 @register
 @dataclass(frozen=True)
-class KLMixture(Divergence):
+class KLMixture(Joint):
     """0.9 KL(p||q) + 0.1 KL(q||p), which the code released with the paper calls JSD."""
 
     name = "kl_mixture"
     forward_share: ClassVar[float] = 0.9
 
-    def summand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return self.both(log_q, log_p)[0]
-
-    def pull(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        return self.both(log_q, log_p)[1]
-
-    def both(self, log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        p = self.forward_share * log_p.exp()
-        reverse = (1 - self.forward_share) * kl_summand(log_q, log_p)
-        return p * log_ratio(log_p, log_q) + reverse, reverse - p
+    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        p = log_p.exp().mul_(self.forward_share)
+        reverse = log_ratio(log_q, log_p).mul_(q).mul_(1 - self.forward_share)
+        return log_ratio(log_p, log_q).mul_(p).add_(reverse), reverse - p

@@ -39,6 +39,7 @@ from atkd.losses.matmul import (
 from atkd.losses.weighting import Weighting, Weights
 
 CHUNK = 1 << 19  # logits worked on at a time, so that a CPU's caches hold them
+AT_ONCE = 1 << 22  # logits of all tokens up to which they are worked on together, without guessing
 
 
 class Targets(NamedTuple):
@@ -294,6 +295,30 @@ class FusedLoss(torch.autograd.Function):
         return None, None, *(g if g is None else g.to(each.dtype) for g, each in pairs)
 
 
+class Tile(NamedTuple):
+    """Tokens that are worked on together: rows of the hidden states, and what a kernel takes.
+
+    The kernel leaves the gradient of the student's logits in their place.
+    """
+
+    rows_n: Tensor
+    hidden_nd: Tensor
+    s_nV: Tensor
+    t_nV: Tensor | None
+    index_n1: Tensor
+    rest_n: Tensor | None
+
+    @property
+    def logits(self) -> tuple[Tensor | None, ...]:
+        """Logits of student and teacher, targets, log-sum of the teacher's rest."""
+        return self[2:]
+
+    def uncertainty_n(self) -> Tensor:
+        """The teacher's, where the log-sum of its rest is known."""
+        target_n = self.t_nV.gather(1, self.index_n1)[:, 0]
+        return pair(target_n, self.rest_n).log_other_n.exp()
+
+
 class TileLoop:
     """Buffers and sums of one computation of value and gradients, tile by tile."""
 
@@ -329,13 +354,30 @@ class TileLoop:
         They are rounded to the inputs' own after the upstream factor, a loss scale perhaps, is in.
         """
         with torch.no_grad(), torch.autocast(self.hidden_Nd.device.type, enabled=False):
-            teacher, weights = self.task.teacher, self.task.weights
-            if weights is None and teacher is not None and not self._weighed_on_the_way():
-                self._find_weights(teacher)
-            if self.task.weights is not None:
+            if self.task.weights is None and self._fit_at_once():
+                self._visit_at_once()
+            elif self.task.weights is not None or not self._weighed_on_the_way():
+                weights = self.task.weights or self._found_beforehand()
                 for tile_n in self.buffers.tiles(len(self.value_M)):
-                    self._visit(tile_n, self.task.weights)
+                    self._visit(tile_n, weights)
             return self.value_M.sum(), self.grads
+
+    def _fit_at_once(self) -> bool:
+        """Whether the logits of all tokens are few enough for one call of the kernel."""
+        count = len(self.value_M)
+        return count <= self.buffers.most and count * self.buffers.vocabulary <= AT_ONCE
+
+    def _visit_at_once(self) -> None:
+        """All tokens in one call of the kernel, which knows all uncertainties when it weighs."""
+        tile = self._project(torch.arange(len(self.value_M), device=self.value_M.device))
+        self.value_M += self.kernel(*tile.logits, self._rank)
+        self._collect(tile, self.task.weights.largest())
+
+    def _rank(self, uncertainty_M: Tensor) -> Weights:
+        """The weights of all tokens; the task keeps them."""
+        weights = self.task.loss.weighting.weights(uncertainty_M.to(self.sums))
+        self.task = replace(self.task, weights=weights)
+        return weights
 
     def _weighed_on_the_way(self) -> bool:
         """All tiles under provisional weights, then repair; False, nothing added, on a tie."""
@@ -349,15 +391,30 @@ class TileLoop:
             self._visit(wrong_W[tile_n], missing)
         return True
 
-    def _find_weights(self, teacher: End) -> None:
-        """The weights by one product beforehand."""
+    def _found_beforehand(self) -> Weights:
+        """The weights by one product more."""
         task, self.buffers.room = self.task, {}
-        found = teacher_targets(teacher, task.targets_M, task.rows_M, task.tile, task.products)
-        weights = task.loss.weighting.weights(found.uncertainty.to(self.sums))
-        self.task = replace(task, weights=weights, log_normaliser_M=found.log_normaliser)
+        found = teacher_targets(task.teacher, task.targets_M, task.rows_M, task.tile, task.products)
+        self.task = replace(task, log_normaliser_M=found.log_normaliser)
+        return self._rank(found.uncertainty)
 
     def _visit(self, tile_n: Tensor, weights: Weights | ProvisionalWeights) -> None:
         """Adds the loss and gradients of these tokens, indices into the M, under the weights."""
+        provisional = isinstance(weights, ProvisionalWeights)
+        tile = self._project(tile_n, provisional)
+        if isinstance(weights, ProvisionalWeights):
+            weights.learn(tile_n, tile.uncertainty_n())
+            if weights.tied:
+                return
+            weights = weights.weights
+        weights = weights[tile_n]
+        for part in chunks(tile.s_nV):
+            chunk = (each if each is None else each[part] for each in tile.logits)
+            self.value_M[tile_n[part]] += self.kernel(*chunk, weights[part])
+        self._collect(tile, weights.largest())
+
+    def _project(self, tile_n: Tensor, needs_rest: bool = False) -> Tile:
+        """These tokens' logits."""
         rows_n, index_n1 = self.task.rows_M[tile_n], self.task.targets_M[tile_n, None]
         hidden_nd, t_nV, rest_n = self.hidden_Nd[rows_n], None, None
         s_nV, *room = self.buffers.logits(len(tile_n))
@@ -365,31 +422,15 @@ class TileLoop:
         if self.teacher is not None:
             theirs_nd = self.teacher.hidden_Nd[rows_n]
             t_nV = project(room[0], theirs_nd, self.teacher.head, self.buffers)
-            if isinstance(weights, ProvisionalWeights):
-                rest_n = self._rest(tile_n, t_nV, index_n1)
-                target_n = t_nV.gather(1, index_n1)[:, 0]
-                weights.learn(tile_n, pair(target_n, rest_n).log_other_n.exp())
-            elif self.needs_rest or self.task.log_normaliser_M is not None:
-                rest_n = self._rest(tile_n, t_nV, index_n1)
-        if isinstance(weights, ProvisionalWeights):
-            if weights.tied:
-                return
-            weights = weights.weights
-        pieces = (s_nV, t_nV, index_n1, rest_n)
-        for part in chunks(s_nV):
-            chunk = (each if each is None else each[part] for each in pieces)
-            self.value_M[tile_n[part]] += self.kernel(*chunk, weights[tile_n[part]])
-        self._collect(s_nV, rows_n, hidden_nd, weights[tile_n].largest())
+            if self.task.log_normaliser_M is not None:
+                rest_n = self.task.log_normaliser_M[tile_n].to(self.sums)
+            elif needs_rest or self.needs_rest:
+                rest_n = rest_by_chunk(t_nV, index_n1)
+        return Tile(rows_n, hidden_nd, s_nV, t_nV, index_n1, rest_n)
 
-    def _rest(self, tile_n: Tensor, t_nV: Tensor, index_n1: Tensor) -> Tensor:
-        if self.task.log_normaliser_M is not None:
-            return self.task.log_normaliser_M[tile_n].to(self.sums)
-        return rest_by_chunk(t_nV, index_n1)
-
-    def _collect(
-        self, slope_nV: Tensor, rows_n: Tensor, hidden_nd: Tensor, largest_weight: Tensor
-    ) -> None:
-        """Adds a tile's part of the wanted gradients, from those of its logits."""
+    def _collect(self, tile: Tile, largest_weight: Tensor) -> None:
+        """Adds a tile's part of the wanted gradients, from those that stand for its logits."""
+        rows_n, hidden_nd, slope_nV = tile[:3]
         grad_hidden_Nd, grad_weight_Vd, grad_bias_V = self.grads
         if grad_bias_V is not None:
             grad_bias_V += slope_nV.sum(0)

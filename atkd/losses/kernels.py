@@ -23,6 +23,7 @@ from atkd.losses.weighting import Weights, weighed
 # (student tile, teacher tile, targets [n, 1], teacher's rest [n], weights) -> losses [n]; both
 # tiles are overwritten, the student's by the gradient.
 Kernel = Callable[..., Tensor]
+Weigh = Callable[[Tensor], Weights]  # of the teacher's uncertainty [n], as the kernel finds it
 
 
 class Pair(NamedTuple):
@@ -44,6 +45,10 @@ def pair(target_n: Tensor, rest_n: Tensor) -> Pair:
     """From the target's logit and the log-sum-exp of the others, never through 1 - p_g."""
     total_n = rest_n.logaddexp(target_n)
     return Pair(target_n - total_n, rest_n - total_n, rest_n)
+
+
+def _weights_of(weights: Weights | Weigh, teacher: Pair) -> Weights:
+    return weights(teacher.log_other_n.exp()) if callable(weights) else weights
 
 
 def rest_of(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
@@ -107,9 +112,10 @@ def whole(
     else:
         target_n = t_nV.gather(1, index_n1)[:, 0]
         log_p_nV = t_nV.sub_(rest_n.logaddexp(target_n)[:, None])
-    summand_nV, pull_nV = divergence.both(log_q_nV, log_p_nV)
+    q_nV = log_q_nV.exp()
+    summand_nV, pull_nV = divergence.both(log_q_nV, log_p_nV, q_nV)
     value_n, pulled_n = summand_nV.sum(1), pull_nV.sum(1)
-    log_q_nV.exp_().mul_((-a_n * pulled_n)[:, None]).addcmul_(pull_nV, a_n[:, None])
+    torch.mul(q_nV, (-a_n * pulled_n)[:, None], out=s_nV).addcmul_(pull_nV, a_n[:, None])
     return weighed(a_n, value_n)
 
 
@@ -119,21 +125,23 @@ def split(
     t_nV: Tensor,
     index_n1: Tensor,
     rest_n: Tensor,
-    weights: Weights,
+    weights: Weights | Weigh,
 ) -> Tensor:
     """a TKD + b DKD per token [n] of any divergence; the gradient is left in `s_nV`."""
-    a_n, b_n = weights.target_N, weights.diversity_N
     q = pair(s_nV.gather(1, index_n1)[:, 0], rest_of(s_nV, index_n1))
     p = pair(t_nV.gather(1, index_n1)[:, 0], rest_n)
+    weights = _weights_of(weights, p)
+    a_n, b_n = weights.target_N, weights.diversity_N
     log_q_nV = renormalised_(s_nV, q.rest_n, index_n1)
     log_p_nV = renormalised_(t_nV, p.rest_n, index_n1)
-    summand_nV, pull_nV = divergence.both(log_q_nV, log_p_nV)
+    q_nV = log_q_nV.exp()
+    summand_nV, pull_nV = divergence.both(log_q_nV, log_p_nV, q_nV)
     diversity_n = summand_nV.scatter_(1, index_n1, 0.0).sum(1)
     pulled_n = pull_nV.scatter_(1, index_n1, 0.0).sum(1)
     target_n, slope_n = _on_the_pair(divergence, q, p)
     on_target_n = weighed(a_n, slope_n)
-    log_q_nV.exp_().mul_((-weighed(b_n, pulled_n) - on_target_n)[:, None])
-    log_q_nV.addcmul_(pull_nV, b_n[:, None]).scatter_(1, index_n1, on_target_n[:, None])
+    torch.mul(q_nV, (-weighed(b_n, pulled_n) - on_target_n)[:, None], out=s_nV)
+    s_nV.addcmul_(pull_nV, b_n[:, None]).scatter_(1, index_n1, on_target_n[:, None])
     return weighed(a_n, target_n) + weighed(b_n, diversity_n)
 
 
@@ -143,7 +151,7 @@ def forward_split(
     t_nV: Tensor,
     index_n1: Tensor,
     rest_n: Tensor,
-    weights: Weights,
+    weights: Weights | Weigh,
     *,
     undivided: bool = False,
 ) -> Tensor:
@@ -156,6 +164,7 @@ def forward_split(
     target_s_n, target_t_n = (_from_the_top(each, index_n1) for each in (s_nV, t_nV))
     gap_nV = (t_nV - s_nV).scatter_(1, index_n1, 0.0)
     p, q = pair(target_t_n, softmax_(t_nV)), pair(target_s_n, softmax_(s_nV))
+    weights = _weights_of(weights, p)
     a_n, b_n = weights.target_N, weights.diversity_N
     b_n = a_n * p.log_other_n.exp() if undivided else b_n
     b_n = b_n.masked_fill(p.rest_n == -math.inf, 0.0)  # a rest without mass teaches nothing
@@ -183,8 +192,8 @@ def _from_the_top(logits_nV: Tensor, index_n1: Tensor) -> Tensor:
 def _on_the_pair(divergence: Divergence, q: Pair, p: Pair) -> tuple[Tensor, Tensor]:
     """TKD [n] and its derivative in the target's logit [n]."""
     log_q_n2, log_p_n2 = q.stacked(), p.stacked()
-    summand_n2, pull_n2 = divergence.both(log_q_n2, log_p_n2)
     q_n2 = log_q_n2.exp()
+    summand_n2, pull_n2 = divergence.both(log_q_n2, log_p_n2, q_n2)
     return summand_n2.sum(1), q_n2[:, 1] * pull_n2[:, 0] - q_n2[:, 0] * pull_n2[:, 1]
 
 
