@@ -68,7 +68,7 @@ class Divergence(ABC):
     """
 
     name: ClassVar[str]
-    # A pull of -p, as the forward KL alone has: the fused kernels then need one exponential a logit.
+    # A pull of -p, as the forward KL alone has: fused kernels then need one exponential a logit.
     pull_is_minus_p: ClassVar[bool] = False
 
     @abstractmethod

@@ -2,12 +2,14 @@
 
 Same value and gradients as the plain form, which defines the mathematics. Logits of a tile of
 tokens exist only while `kernels` forms their loss and its closed-form gradient; tokens x vocabulary
-is never built. Vocabulary-sized products: student and teacher logits, the gradients of hidden
-states and of the head.
+is never built, unless it is small: up to `AT_ONCE` logits, one call of the kernel takes all tokens.
+Vocabulary-sized products: student and teacher logits, the gradients of hidden states and of the
+head.
 
-ATKD's weights rank the teacher's uncertainty over the whole scope, but the loop over tiles learns
-it tile by tile. Where nobody knows it beforehand, each token first gets a provisional weight, by
-its rank among the tokens seen so far. The sizes of the groups, hence the two groups' weights, are
+ATKD's weights rank the teacher's uncertainty over the whole scope. A kernel that takes all tokens
+weighs them when it knows all uncertainties, but the loop over tiles learns them tile by tile. Where
+nobody knows them beforehand, each token first gets a provisional weight, by its rank among the
+tokens seen so far. The sizes of the groups, hence the two groups' weights, are
 known beforehand unless uncertainties tie at their border. Loss and gradients are linear in the
 weights: visiting the few tokens whose group was wrong with the difference of the weights makes the
 sums exact. Where uncertainty ties, one more product finds it beforehand.
@@ -39,7 +41,10 @@ from atkd.losses.matmul import (
 from atkd.losses.weighting import Weighting, Weights
 
 CHUNK = 1 << 19  # logits worked on at a time, so that a CPU's caches hold them
-AT_ONCE = 1 << 22  # logits of all tokens up to which they are worked on together, without guessing
+# Logits of all tokens (tokens x vocabulary, 16 MiB a model in float32) up to which one call of the
+# kernel takes them. On a CPU it spares up to a fifth of ATKD's time where uncertainties are not
+# known, down to none at this size; beyond, its temporary tensors would cost memory alone.
+AT_ONCE = 1 << 22
 
 
 class Targets(NamedTuple):
@@ -313,11 +318,6 @@ class Tile(NamedTuple):
         """Logits of student and teacher, targets, log-sum of the teacher's rest."""
         return self[2:]
 
-    def uncertainty_n(self) -> Tensor:
-        """The teacher's, where the log-sum of its rest is known."""
-        target_n = self.t_nV.gather(1, self.index_n1)[:, 0]
-        return pair(target_n, self.rest_n).log_other_n.exp()
-
 
 class TileLoop:
     """Buffers and sums of one computation of value and gradients, tile by tile."""
@@ -338,8 +338,8 @@ class TileLoop:
         if task.teacher is not None:
             head = task.teacher.head.to(operand_dtype(task.products, *theirs))
             self.teacher = task.teacher._replace(head=head)
-        self.kernel = kernel_of(task.loss.divergence, task.loss.weighting.splits)
-        self.needs_rest = needs_rest(task.loss.divergence, task.loss.weighting.splits)
+        divergence, splits = task.loss.divergence, task.loss.weighting.splits
+        self.kernel, self.needs_rest = kernel_of(divergence, splits), needs_rest(divergence, splits)
         self.inputs = (hidden_Nd, weight_Vd, bias_V)
         self.grads = [
             each.new_zeros(each.shape, dtype=self.sums) if wants and each is not None else None
@@ -354,30 +354,36 @@ class TileLoop:
         They are rounded to the inputs' own after the upstream factor, a loss scale perhaps, is in.
         """
         with torch.no_grad(), torch.autocast(self.hidden_Nd.device.type, enabled=False):
-            if self.task.weights is None and self._fit_at_once():
+            if self._fit_at_once():
                 self._visit_at_once()
-            elif self.task.weights is not None or not self._weighed_on_the_way():
-                weights = self.task.weights or self._found_beforehand()
-                for tile_n in self.buffers.tiles(len(self.value_M)):
-                    self._visit(tile_n, weights)
+            elif self.task.weights is not None:
+                self._visit_all(self.task.weights)
+            elif self.task.teacher is not None and not self._weighed_on_the_way():
+                self._visit_all(self._weights_beforehand(self.task.teacher))
             return self.value_M.sum(), self.grads
 
     def _fit_at_once(self) -> bool:
-        """Whether the logits of all tokens are few enough for one call of the kernel."""
-        count = len(self.value_M)
-        return count <= self.buffers.most and count * self.buffers.vocabulary <= AT_ONCE
+        """Whether there are tokens, and few enough for one call of the kernel."""
+        return 0 < len(self.value_M) <= min(self.buffers.most, AT_ONCE // self.buffers.vocabulary)
 
     def _visit_at_once(self) -> None:
-        """All tokens in one call of the kernel, which knows all uncertainties when it weighs."""
+        """All tokens in one call of the kernel, which ranks their uncertainties if it must."""
         tile = self._project(torch.arange(len(self.value_M), device=self.value_M.device))
-        self.value_M += self.kernel(*tile.logits, self._rank)
-        self._collect(tile, self.task.weights.largest())
+        weights, found = self.task.weights, list[Weights]()
+
+        def rank(uncertainty_M: Tensor) -> Weights:
+            found.append(self._rank(uncertainty_M))
+            return found[0]
+
+        self.value_M = self.kernel(*tile.logits, weights or rank)
+        self._collect(tile, weights or found[0])
 
     def _rank(self, uncertainty_M: Tensor) -> Weights:
-        """The weights of all tokens; the task keeps them."""
-        weights = self.task.loss.weighting.weights(uncertainty_M.to(self.sums))
-        self.task = replace(self.task, weights=weights)
-        return weights
+        return self.task.loss.weighting.weights(uncertainty_M.to(self.sums))
+
+    def _visit_all(self, weights: Weights) -> None:
+        for tile_n in self.buffers.tiles(len(self.value_M)):
+            self._visit(tile_n, weights)
 
     def _weighed_on_the_way(self) -> bool:
         """All tiles under provisional weights, then repair; False, nothing added, on a tie."""
@@ -391,30 +397,30 @@ class TileLoop:
             self._visit(wrong_W[tile_n], missing)
         return True
 
-    def _found_beforehand(self) -> Weights:
+    def _weights_beforehand(self, teacher: End) -> Weights:
         """The weights by one product more."""
         task, self.buffers.room = self.task, {}
-        found = teacher_targets(task.teacher, task.targets_M, task.rows_M, task.tile, task.products)
+        found = teacher_targets(teacher, task.targets_M, task.rows_M, task.tile, task.products)
         self.task = replace(task, log_normaliser_M=found.log_normaliser)
         return self._rank(found.uncertainty)
 
     def _visit(self, tile_n: Tensor, weights: Weights | ProvisionalWeights) -> None:
         """Adds the loss and gradients of these tokens, indices into the M, under the weights."""
-        provisional = isinstance(weights, ProvisionalWeights)
-        tile = self._project(tile_n, provisional)
         if isinstance(weights, ProvisionalWeights):
-            weights.learn(tile_n, tile.uncertainty_n())
+            tile = self._project(tile_n, weights)
             if weights.tied:
                 return
             weights = weights.weights
+        else:
+            tile = self._project(tile_n)
         weights = weights[tile_n]
         for part in chunks(tile.s_nV):
             chunk = (each if each is None else each[part] for each in tile.logits)
             self.value_M[tile_n[part]] += self.kernel(*chunk, weights[part])
-        self._collect(tile, weights.largest())
+        self._collect(tile, weights)
 
-    def _project(self, tile_n: Tensor, needs_rest: bool = False) -> Tile:
-        """These tokens' logits."""
+    def _project(self, tile_n: Tensor, provisional: ProvisionalWeights | None = None) -> Tile:
+        """These tokens' logits; provisional weights learn the tokens' uncertainty."""
         rows_n, index_n1 = self.task.rows_M[tile_n], self.task.targets_M[tile_n, None]
         hidden_nd, t_nV, rest_n = self.hidden_Nd[rows_n], None, None
         s_nV, *room = self.buffers.logits(len(tile_n))
@@ -424,11 +430,14 @@ class TileLoop:
             t_nV = project(room[0], theirs_nd, self.teacher.head, self.buffers)
             if self.task.log_normaliser_M is not None:
                 rest_n = self.task.log_normaliser_M[tile_n].to(self.sums)
-            elif needs_rest or self.needs_rest:
+            elif provisional is not None or self.needs_rest:
                 rest_n = rest_by_chunk(t_nV, index_n1)
+            if provisional is not None and rest_n is not None:
+                target_n = t_nV.gather(1, index_n1)[:, 0]
+                provisional.learn(tile_n, pair(target_n, rest_n).log_other_n.exp())
         return Tile(rows_n, hidden_nd, s_nV, t_nV, index_n1, rest_n)
 
-    def _collect(self, tile: Tile, largest_weight: Tensor) -> None:
+    def _collect(self, tile: Tile, weights: Weights) -> None:
         """Adds a tile's part of the wanted gradients, from those that stand for its logits."""
         rows_n, hidden_nd, slope_nV = tile[:3]
         grad_hidden_Nd, grad_weight_Vd, grad_bias_V = self.grads
@@ -437,7 +446,7 @@ class TileLoop:
         if grad_hidden_Nd is None and grad_weight_Vd is None:
             return
         own = self.student.weight.dtype
-        slopes = Slopes.rounded(slope_nV, largest_weight, self.buffers, own)
+        slopes = Slopes.rounded(slope_nV, weights, self.buffers, own)
         if grad_hidden_Nd is not None:
             grad_nd = slopes.to_hidden(self.student.weight, self.sums)
             grad_hidden_Nd.index_add_(0, rows_n, grad_nd)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from atkd.losses.weighting import Weights
+
 PRODUCTS = ("float32", "bfloat16")
 BLOCK = 8192  # vocabulary rows of a head's gradient that exist in low precision at a time
 TILE_BYTES = {"cpu": 90_000_000, "cuda": 1 << 30}  # of logits, both models' together
@@ -125,7 +127,7 @@ class Slopes:
 
     @classmethod
     def rounded(
-        cls, slope_nV: Tensor, largest_weight: Tensor, buffers: Buffers, to: torch.dtype
+        cls, slope_nV: Tensor, weights: Weights, buffers: Buffers, to: torch.dtype
     ) -> Slopes:
         """As an operand of the dtype `to`."""
         if slope_nV.dtype == to:
@@ -134,7 +136,7 @@ class Slopes:
         if to != torch.float16:  # the others have float32's range
             return cls(low_nV.copy_(slope_nV))
         tiny = torch.finfo(slope_nV.dtype).tiny
-        lift = largest_weight.clamp(min=tiny).log2().ceil().neg().exp2()
+        lift = weights.largest().clamp(min=tiny).log2().ceil().neg().exp2()
         return cls(torch.mul(slope_nV, lift, out=low_nV), lift)
 
     def to_hidden(self, weight_Vd: Tensor, dtype: torch.dtype) -> Tensor:

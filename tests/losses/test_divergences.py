@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from atkd import fused_kd_loss, kd_loss
-from atkd.losses.divergences import DIVERGENCES, Divergence, JensenShannon
+from atkd.losses.divergences import DIVERGENCES, Divergence, JensenShannon, log_ratio
+from atkd.losses.functional import configured
 
 
 @dataclass(frozen=True)
@@ -97,3 +99,37 @@ def test_a_parameter_out_of_range_is_refused_wherever_it_is_used(beta: float) ->
         with pytest.raises(ValueError, match=words):
             fused_kd_loss(name, student, eye, teacher, eye, targets, beta=beta, **settings)
     assert kd_loss("forward_kl", student, teacher, targets, beta=beta) > 0  # not its own
+
+
+@pytest.mark.parametrize("name", [*DIVERGENCES, "hellinger"])
+def test_summand_and_pull_together_are_each_by_itself(name: str) -> None:
+    student, teacher, _ = draw()
+    log_q, log_p = student.detach().log_softmax(1), teacher.log_softmax(1)
+    kept = log_q.clone(), log_p.clone()
+    summand, pull = DIVERGENCES[name].both(log_q, log_p, log_q.exp())
+    torch.testing.assert_close(summand, DIVERGENCES[name].summand(log_q, log_p))
+    torch.testing.assert_close(pull, DIVERGENCES[name].pull(log_q, log_p))
+    assert torch.equal(log_q, kept[0]) and torch.equal(log_p, kept[1])
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_outcomes_whose_probability_underflows_add_nothing_and_pull_nothing(
+    name: str, beta: float
+) -> None:
+    faint = torch.tensor([-95.0, -200.0, -1e4])  # e^-95 is subnormal in float32, the others are 0
+    log_q, log_p = (each.flatten() for each in torch.meshgrid(faint, faint, indexing="ij"))
+    divergence = configured(DIVERGENCES[name], {"beta": beta})
+    for each in divergence.both(log_q, log_p, log_q.exp()):
+        assert each.abs().max() < 1e-36
+
+
+@pytest.mark.parametrize("v", [0, 3])
+def test_a_ratio_is_nothing_where_its_numerator_is(v: int) -> None:
+    log_b = torch.full((2, v), -2.0)
+    log_a = torch.full((2, v), -1.0)
+    assert (log_ratio(log_a, log_b) == 1).all()
+    log_a[:, 1:] = -math.inf
+    assert (log_ratio(log_a, log_b)[:, 1:] == 0).all()
+    assert (log_ratio(log_a, log_a)[:, 1:] == 0).all()
+    assert log_ratio(log_a * math.nan, log_b).isnan().all()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atkd import kd_loss
-from atkd.losses import fused
+from atkd.losses import fused, matmul
 from atkd.losses.divergences import DIVERGENCES, split_at_target, uncertainty
 from atkd.losses.functional import weighted_loss
 from atkd.losses.fused import Head, fused_kd_loss, fused_targets, weighted_fused_loss
@@ -289,6 +293,125 @@ def test_provisional_weights_are_final_after_the_last_tile() -> None:
     found.learn(torch.arange(10), u_M)
     _, wrong = found.missing()
     assert not len(wrong) and not found.tied
+
+
+def both_forms(
+    loss: Callable[[], torch.Tensor], logits: int, monkeypatch: pytest.MonkeyPatch
+) -> list[torch.Tensor]:
+    """The loss where its logits just fit one call of the kernel, and where they just do not."""
+    losses = []
+    for limit in (logits, logits - 1):
+        monkeypatch.setattr(fused, "AT_ONCE", limit)
+        losses.append(loss())
+    return losses
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("name,settings", CASES)
+def test_both_sides_of_the_threshold_are_the_same_function(
+    name: str, settings: dict, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "CHUNK", 5 * 70)
+    parts, exact = make(64, 70, torch.float32), make(64, 70)
+    head, given = Head(parts["teacher_head"]), {}
+    if known:
+        given = fused_targets(parts["teacher_hidden"], head, parts["targets"])._asdict()
+    losses = both_forms(
+        lambda: fused_kd_loss(name, *parts.values(), **settings, **given), 64 * 70, monkeypatch
+    )
+    truth = plain(name, settings, exact)
+    slopes = gradients(truth, exact["student_hidden"], exact["student_head"])
+    for loss in losses:
+        assert loss.item() == pytest.approx(truth.item(), rel=1e-5)
+        found = gradients(loss, parts["student_hidden"], parts["student_head"])
+        assert max(relative_errors(found, slopes)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "forward_kl", "jsd", "atkd"])
+def test_both_sides_of_the_threshold_under_a_cached_teacher(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "CHUNK", 5 * 33)
+    parts = make(40, 33)
+    hidden, head, theirs, head_t, targets = parts.values()
+    known = fused_targets(theirs, Head(head_t), targets)
+    weights = AdaptiveTeaching().weights(known.uncertainty)
+    teacher = (None, None) if name == "cross_entropy" else (theirs, Head(head_t))
+    rest = (targets, weights, {})
+    losses = both_forms(
+        lambda: weighted_fused_loss(
+            name, hidden, Head(head), *teacher, *rest, log_normaliser=known.log_normaliser
+        ),
+        40 * 33,
+        monkeypatch,
+    )
+    theirs_NV = None if name == "cross_entropy" else theirs @ head_t.T
+    exact = weighted_loss(name, hidden @ head.T, theirs_NV, *rest)
+    slopes = gradients(exact, hidden, head)
+    for loss in losses:
+        torch.testing.assert_close(loss, exact, rtol=1e-9, atol=1e-12)
+        for one, two in zip(gradients(loss, hidden, head), slopes, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 22])
+def test_the_same_inputs_give_the_same_bits(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "AT_ONCE", limit)
+    parts = make(64, 300, torch.float32)
+    first, again = (fused_kd_loss("atkd", *parts.values()) for _ in range(2))
+    assert first.item() == again.item()
+    wanted = (parts["student_hidden"], parts["student_head"])
+    for one, two in zip(gradients(first, *wanted), gradients(again, *wanted), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("name,settings", CASES)
+def test_up_to_the_threshold_nothing_is_guessed_and_the_kernel_called_once(
+    name: str, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter(monkeypatch)
+    monkeypatch.setattr(fused, "ProvisionalWeights", lambda *_: pytest.fail("a weight was guessed"))
+    monkeypatch.setattr(fused, "AT_ONCE", 80 * 30)
+    check(name, settings, make(80, 30))
+    assert counter.visits == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "tile", "visits"), [(2400, None, []), (2399, None, [80]), (2400, 40, [40, 40])]
+)
+def test_the_threshold_and_a_smaller_tile_are_honoured(
+    limit: int, tile: int | None, visits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter(monkeypatch)
+    monkeypatch.setattr(fused, "AT_ONCE", limit)
+    check("forward_kl", {}, make(80, 30), tile)
+    assert counter.visits == visits
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most numbers that any result holds."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(each, torch.Tensor):
+                self.most = max(self.most, each.numel())
+        return result
+
+
+@pytest.mark.parametrize("name,settings", CASES)
+def test_beyond_the_threshold_no_tensor_is_tokens_times_vocabulary(
+    name: str, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, v, tile = 400, 90, 20
+    parts = make(n, v)
+    monkeypatch.setattr(fused, "AT_ONCE", n * v - 1)
+    monkeypatch.setitem(matmul.TILE_BYTES, "cpu", tile * v * 2 * 8)
+    with Largest() as largest:
+        fused_kd_loss(name, *parts.values(), **settings).backward()
+    assert largest.most == 2 * tile * v
 
 
 def test_known_uncertainty_changes_nothing() -> None:

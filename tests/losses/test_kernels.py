@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from atkd.losses.divergences import DIVERGENCES
+from atkd.losses.divergences import DIVERGENCES, uncertainty
 from atkd.losses.functional import LOSSES, configured, resolve, weighted_loss
-from atkd.losses.kernels import kernel_of, pair, rest_of, softmax_
+from atkd.losses.kernels import kernel_of, log_softmax_, needs_rest, pair, rest_of, softmax_
 from atkd.losses.weighting import Weights
 
 DOUBLE = torch.float64
@@ -48,6 +50,45 @@ def test_value_of_each_token_and_gradient_left_in_the_tile(name: str, of: str, v
     value_N = kernel(tile_NV, t_NV, index_N1, rest_N, weights)
     torch.testing.assert_close(value_N.sum(), exact.detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(tile_NV, exact_NV, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("of", DIVERGENCES)
+def test_weights_may_wait_for_the_uncertainty(of: str) -> None:
+    divergence, weighting = resolve("atkd", {"divergence": of})
+    kernel, index_N1 = kernel_of(divergence, splits=True), torch.arange(9)[:, None]
+    rest_N, u_N = rest_of(draw(9, 12), index_N1), uncertainty(draw(9, 12), index_N1[:, 0])
+    found = []
+    for weights in (weighting.weights(u_N), weighting.weights):
+        tile_NV = draw(9, 12, seed=1)
+        value_N = kernel(tile_NV, draw(9, 12), index_N1, rest_N, weights)
+        found.append((value_N, tile_NV))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("of", "splits"),
+    [
+        (of, splits)
+        for of, splits in itertools.product(DIVERGENCES, (False, True))
+        if not needs_rest(DIVERGENCES[of], splits)
+    ],
+)
+def test_a_rest_that_is_known_changes_nothing(of: str, splits: bool) -> None:
+    weights, index_N1 = Weights(draw(9).abs(), draw(9).abs()), torch.arange(9)[:, None]
+    found = []
+    for rest_N in (None, rest_of(draw(9, 12), index_N1)):
+        tile_NV = draw(9, 12, seed=1)
+        kernel = kernel_of(DIVERGENCES[of], splits)
+        found.append((kernel(tile_NV, draw(9, 12), index_N1, rest_N, weights), tile_NV))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
+
+
+def test_log_softmax_in_place() -> None:
+    logits_NV = draw(4, 300, dtype=torch.float32)
+    exact_NV = logits_NV.log_softmax(1)
+    assert log_softmax_(logits_NV) is logits_NV and torch.equal(logits_NV, exact_NV)
 
 
 def test_the_rest_is_found_without_the_target_and_the_tile_kept() -> None:

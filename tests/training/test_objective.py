@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from atkd.data.sequences import BatchSampler, FixedBatches, Sample, Sequences
+from atkd.losses import fused
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import InputError, read_json
 from atkd.training import loop, objective
@@ -79,6 +80,19 @@ def train(made: tuple[Any, ...], work: Path, dies_at: int | None = None) -> dict
 
     loop.fit(state, aim, supplied, order, work, "me")
     return {"weights": state.module.state_dict(), "facts": aim.facts(), "state": aim.state}
+
+
+@pytest.mark.parametrize("loss", ["forward_kl", "atkd"])
+def test_the_form_that_a_loss_takes_by_its_size_does_not_change_a_training(
+    parts: Callable[[str], tuple[Any, ...]], loss: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    runs = []
+    for limit in (0, 1 << 22):  # logits: tile by tile, all tokens at once
+        monkeypatch.setattr(fused, "AT_ONCE", limit)
+        monkeypatch.setattr(fused, "CHUNK", 5 * V)
+        runs.append(train(parts(loss), tmp_path / str(limit)))
+    for name, value in runs[0]["weights"].items():
+        torch.testing.assert_close(runs[1]["weights"][name], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["atkd", "shifting"])
