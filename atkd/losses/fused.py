@@ -38,7 +38,7 @@ from atkd.losses.matmul import (
     project,
     sum_dtype,
 )
-from atkd.losses.weighting import Weighting, Weights
+from atkd.losses.weighting import Index, Weighting, Weights
 
 CHUNK = 1 << 19  # logits worked on at a time, so that a CPU's caches hold them
 # Logits of all tokens (tokens x vocabulary, 16 MiB a model in float32) up to which one call of the
@@ -368,7 +368,7 @@ class TileLoop:
 
     def _visit_at_once(self) -> None:
         """All tokens in one call of the kernel, which ranks their uncertainties if it must."""
-        tile = self._project(torch.arange(len(self.value_M), device=self.value_M.device))
+        tile = self._project(slice(None))
         weights, found = self.task.weights, list[Weights]()
 
         def rank(uncertainty_M: Tensor) -> Weights:
@@ -419,11 +419,11 @@ class TileLoop:
             self.value_M[tile_n[part]] += self.kernel(*chunk, weights[part])
         self._collect(tile, weights)
 
-    def _project(self, tile_n: Tensor, provisional: ProvisionalWeights | None = None) -> Tile:
+    def _project(self, tile_n: Index, provisional: ProvisionalWeights | None = None) -> Tile:
         """These tokens' logits; provisional weights learn the tokens' uncertainty."""
         rows_n, index_n1 = self.task.rows_M[tile_n], self.task.targets_M[tile_n, None]
         hidden_nd, t_nV, rest_n = self.hidden_Nd[rows_n], None, None
-        s_nV, *room = self.buffers.logits(len(tile_n))
+        s_nV, *room = self.buffers.logits(len(rows_n))
         project(s_nV, hidden_nd, self.student, self.buffers)
         if self.teacher is not None:
             theirs_nd = self.teacher.hidden_Nd[rows_n]
@@ -471,7 +471,7 @@ class ProvisionalWeights:
         self.seen = like_M.new_zeros(0)
         self.tied = False
 
-    def learn(self, tile_n: Tensor, uncertainty_n: Tensor) -> None:
+    def learn(self, tile_n: Index, uncertainty_n: Tensor) -> None:
         """Weighs a tile's tokens by their rank among all seen so far; the last tile knows all.
 
         Sets `tied` if the first tile has a tie at the border of its groups.
@@ -481,8 +481,8 @@ class ProvisionalWeights:
         if len(self.seen) == len(self.uncertainty_M):
             self.weights[tile_n] = self.weighting.weights(self.uncertainty_M)[tile_n]
             return
-        easy_n = self.weighting.easy(self.seen)[-len(tile_n) :]
-        ranks_n = torch.arange(len(tile_n), device=easy_n.device)
+        easy_n = self.weighting.easy(self.seen)[-len(uncertainty_n) :]
+        ranks_n = torch.arange(len(uncertainty_n), device=easy_n.device)
         self.tied = first and bool(easy_n.sum() != self.weighting.easy(ranks_n).sum())
         self.weights[tile_n] = Weights.where(easy_n, self.easy, self.hard)
 
