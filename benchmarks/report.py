@@ -8,11 +8,13 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from atkd.losses.fused import AT_ONCE
+
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "transformers", "trl", "liger-kernel")
 TEXT = """# Benchmarks
 
-`make bench` runs both scripts on two threads and writes this file; nothing here is a test. The
+`make bench` runs the scripts on two threads and writes this file; nothing here is a test. The
 contestants of a table take turns in rounds and the least time counts. Time is that of forward and
 backward (steps: and update), in float32 unless a row says otherwise. Extra peak memory is what a
 pass adds to the process at its highest. Run it on a machine that does nothing else.
@@ -34,6 +36,16 @@ Beside these: the [accuracy of the losses](accuracy.md) (`python benchmarks/accu
 ## Losses
 
 {losses}
+
+## Losses at small vocabularies
+
+Multiples of the four bare products, medians of processor time on one thread in rounds of all
+(`python benchmarks/small_losses.py`). *Naive torch* writes the loss down on the logits of all
+tokens and leaves the rest to autograd; *fused* is given hidden states and heads alone, *cached* the
+teacher's uncertainty and log-normaliser too. Up to {limit} logits, here at every size but the
+last two, all tokens are worked on at once, beyond in tiles and chunks.
+
+{small}
 
 ## Training steps
 
@@ -75,6 +87,7 @@ def main() -> None:
     """Writes benchmarks/README.md."""
     parts = {"machine": machine(), "versions": versions()}
     parts |= {"losses": run("losses.py"), "steps": run("steps.py")}
+    parts |= {"small": run("small_losses.py"), "limit": f"{AT_ONCE:,}"}
     (HERE / "README.md").write_text(TEXT.format(**parts), encoding="utf-8")
 
 
