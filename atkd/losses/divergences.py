@@ -112,6 +112,17 @@ class Joint(Divergence):
         """Differentiable in all three; leaves them as they are."""
 
 
+class OfProbabilities(Joint):
+    """A divergence that takes no logarithm, so that the fused kernels need not form any."""
+
+    @abstractmethod
+    def of_probabilities(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """`both` of probabilities."""
+
+    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        return self.of_probabilities(q, log_p.exp())
+
+
 DIVERGENCES: dict[str, Divergence] = {}
 Kind = TypeVar("Kind", bound=type[Divergence])
 
@@ -189,14 +200,14 @@ class JensenShannon(Joint):
 
 @register
 @dataclass(frozen=True)
-class TotalVariation(Joint):
+class TotalVariation(OfProbabilities):
     """Half of |p - q|, in [0, 1] (f-distill, Wen et al., ACL 2023)."""
 
     name = "tvd"
 
-    def both(self, log_q: Tensor, log_p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        gap = q - log_p.exp()
-        return 0.5 * gap.abs(), 0.5 * q * gap.sign()
+    def of_probabilities(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        gap = q - p
+        return gap.abs().mul_(0.5), gap.sign().mul_(q).mul_(0.5)
 
 
 @register

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atkd.losses.divergences import Divergence
+from atkd.losses.divergences import Divergence, OfProbabilities
 from atkd.losses.weighting import Weights, weighed
 
 # (student tile, teacher tile, targets [n, 1], teacher's rest [n], weights) -> losses [n]; both
@@ -65,11 +65,11 @@ def renormalised_(logits_nV: Tensor, rest_n: Tensor, index_n1: Tensor) -> Tensor
     return logits_nV.sub_(shift_n[:, None]).scatter_(1, index_n1, 0.0)
 
 
-def log_softmax_(logits_nV: Tensor) -> Tensor:
-    """Log-softmax in place."""
+def normalised_(softmax: Callable[..., Tensor], logits_nV: Tensor) -> Tensor:
+    """`torch.softmax` or `torch.log_softmax` in place."""
     if logits_nV.is_cpu:  # row by row, so that source and result may be the same
-        return torch.log_softmax(logits_nV, 1, out=logits_nV)
-    return logits_nV.copy_(logits_nV.log_softmax(1))
+        return softmax(logits_nV, 1, out=logits_nV)
+    return logits_nV.copy_(softmax(logits_nV, 1))
 
 
 def softmax_(logits_nV: Tensor) -> Tensor:
@@ -80,10 +80,7 @@ def softmax_(logits_nV: Tensor) -> Tensor:
     top_n = logits_nV.amax(1)
     if (empty_n := top_n == -math.inf).any():
         return _softmax_with_empty_rows(logits_nV, empty_n)
-    if logits_nV.is_cpu:  # row by row, so that source and result may be the same
-        torch.softmax(logits_nV, 1, out=logits_nV)
-    else:
-        logits_nV.copy_(logits_nV.softmax(1))
+    normalised_(torch.softmax, logits_nV)
     return top_n - logits_nV.amax(1).log()
 
 
@@ -106,17 +103,28 @@ def whole(
 
     The teacher's log-sum of the rest spares a pass over its logits where it is known.
     """
-    a_n, log_q_nV = weights.target_N, log_softmax_(s_nV)
+    a_n = weights.target_N
+    q_nV, summand_nV, pull_nV = _outcomes_(divergence, s_nV, t_nV, index_n1, rest_n)
+    value_n, pulled_n = summand_nV.sum(1), pull_nV.sum(1)
+    torch.mul(q_nV, (-a_n * pulled_n)[:, None], out=s_nV).addcmul_(pull_nV, a_n[:, None])
+    return weighed(a_n, value_n)
+
+
+def _outcomes_(
+    divergence: Divergence, s_nV: Tensor, t_nV: Tensor, index_n1: Tensor, rest_n: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, summand and pull [n, V] of each outcome."""
+    if isinstance(divergence, OfProbabilities):
+        q_nV, p_nV = normalised_(torch.softmax, s_nV), normalised_(torch.softmax, t_nV)
+        return q_nV, *divergence.of_probabilities(q_nV, p_nV)
+    log_q_nV = normalised_(torch.log_softmax, s_nV)
     if rest_n is None:
-        log_p_nV = log_softmax_(t_nV)
+        log_p_nV = normalised_(torch.log_softmax, t_nV)
     else:
         target_n = t_nV.gather(1, index_n1)[:, 0]
         log_p_nV = t_nV.sub_(rest_n.logaddexp(target_n)[:, None])
     q_nV = log_q_nV.exp()
-    summand_nV, pull_nV = divergence.both(log_q_nV, log_p_nV, q_nV)
-    value_n, pulled_n = summand_nV.sum(1), pull_nV.sum(1)
-    torch.mul(q_nV, (-a_n * pulled_n)[:, None], out=s_nV).addcmul_(pull_nV, a_n[:, None])
-    return weighed(a_n, value_n)
+    return q_nV, *divergence.both(log_q_nV, log_p_nV, q_nV)
 
 
 def split(

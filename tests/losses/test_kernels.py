@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 
 from atkd.losses.divergences import DIVERGENCES, uncertainty
 from atkd.losses.functional import LOSSES, configured, resolve, weighted_loss
-from atkd.losses.kernels import kernel_of, log_softmax_, needs_rest, pair, rest_of, softmax_
+from atkd.losses.kernels import kernel_of, needs_rest, normalised_, pair, rest_of, softmax_
 from atkd.losses.weighting import Weights
 
 DOUBLE = torch.float64
@@ -85,10 +86,11 @@ def test_a_rest_that_is_known_changes_nothing(of: str, splits: bool) -> None:
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
 
 
-def test_log_softmax_in_place() -> None:
+@pytest.mark.parametrize("softmax", [torch.softmax, torch.log_softmax])
+def test_normalised_in_place(softmax: Any) -> None:
     logits_NV = draw(4, 300, dtype=torch.float32)
-    exact_NV = logits_NV.log_softmax(1)
-    assert log_softmax_(logits_NV) is logits_NV and torch.equal(logits_NV, exact_NV)
+    exact_NV = softmax(logits_NV, 1)
+    assert normalised_(softmax, logits_NV) is logits_NV and torch.equal(logits_NV, exact_NV)
 
 
 def test_the_rest_is_found_without_the_target_and_the_tile_kept() -> None:
