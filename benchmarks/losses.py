@@ -77,6 +77,8 @@ def naive(name: str, *ends: Tensor) -> Any:
     if name == "reverse_kl":
         q, p = s.log_softmax(1), t.log_softmax(1)
         return (q.exp() * (q - p)).sum(1).mean()
+    if name == "tvd":
+        return 0.5 * (s.softmax(1) - t.softmax(1)).abs().sum(1).mean()
     if name == "jsd":
         q, p = s.softmax(1), t.softmax(1)
         log_m = (0.5 * (q + p)).log()

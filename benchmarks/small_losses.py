@@ -28,6 +28,7 @@ LOSSES = {
     "forward_kl": "forward KL",
     "reverse_kl": "reverse KL",
     "jsd": "JSD",
+    "tvd": "total variation",
     "atkd": "ATKD",
 }
 
