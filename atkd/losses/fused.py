@@ -179,8 +179,7 @@ def fused_kd_loss(
         uncertainty, log_normaliser: those of `fused_targets`, where they are known.
         vocab_size: cuts head rows beyond the tokenizer.
         tile: tokens whose logits exist at a time; by default as many as fit 90 MB on a CPU and
-            1 GiB on a GPU (`matmul.TILE_BYTES`). Tokens that fit one tile are worked on at once
-            up to `AT_ONCE` logits: the same loss, by the faster way at that size.
+            1 GiB on a GPU (`matmul.TILE_BYTES`), worked on at once up to `AT_ONCE` logits.
         products: "float32" leaves operands in their own dtype, "bfloat16" rounds them and keeps
             float32 sums, None is "bfloat16" under bfloat16 autocast.
     Shape:
