@@ -237,7 +237,9 @@ def _check_families(config: dict[str, Any]) -> None:
     for family, found in config["families"].items():
         where = f"families.{family}"
         key = f"config key {where}"
-        sources = {f"{key}.tokenizer": (found["tokenizer"], ("train", "files", "folder", "hub"))}
+        sources = {
+            f"{key}.tokenizer": (found["tokenizer"], ("train", "words", "files", "folder", "hub"))
+        }
         for size, model in found["models"].items():
             sources[f"{key}.models.{size}"] = (model, ("build", "folder", "hub"))
         for place, (source, kinds) in sources.items():

@@ -146,7 +146,7 @@ LOCAL = {"source": "local", "settings": {"pretrain": "text_novels"}}
             "families.llama.models.68m.build.dropout: found 0.1; LLaMA has no such setting")),
         pytest.param("families/opt/tokenizer/hub", "a/b", marks=pytest.mark.case(
             "config", "a tokenizer with two sources",
-            "families.opt.tokenizer: found train and hub; expected exactly one of train, files")),
+            "families.opt.tokenizer: found train and hub; expected exactly one of train, words")),
         pytest.param("families/opt/tokenizer/revision", "main", marks=pytest.mark.case(
             "config", "a revision without hub",
             "families.opt.tokenizer.revision: found 'main' without hub")),

@@ -141,14 +141,23 @@ def answer_ids(text: str, data: str, count: int) -> list[list[int]]:
     return found
 
 
-def packed_text(path: str, tokenizer: Any, length: int) -> Sequences:
-    """Text for pretraining: documents (BOS, text, EOS) joined and cut into blocks of `length`."""
+def documents(path: str, tokenizer: Any) -> list[list[int]]:
+    """Ids of every text for pretraining: BOS, text, EOS."""
     rows = [row["text"] for row in read_jsonl(path, ("text",))]
-    stream = [
-        number
-        for ids in tokenizers.encode_prompts(tokenizer, rows)
-        for number in [*ids, tokenizer.eos_token_id]
-    ]
+    eos = tokenizer.eos_token_id
+    return [[*ids, eos] for ids in tokenizers.encode_prompts(tokenizer, rows)]
+
+
+def single_texts(path: str, tokenizer: Any, length: int) -> Sequences:
+    """Text for pretraining, a sample each, cut to `length`."""
+    cut = [ids[:length] for ids in documents(path, tokenizer)]
+    samples = [Sample(ids, ((1, len(ids)),), 1, len(ids)) for ids in cut]
+    return Sequences(samples, list(range(len(samples))), 0)
+
+
+def packed_text(path: str, tokenizer: Any, length: int) -> Sequences:
+    """Text for pretraining: documents joined and cut into blocks of `length`."""
+    stream = [number for ids in documents(path, tokenizer) for number in ids]
     starts = range(0, len(stream) - length + 1, length)
     blocks = [Sample(stream[i : i + length], ((1, length),), 1, length) for i in starts]
     if not blocks:

@@ -27,6 +27,7 @@ from atkd.runtime.files import (
 from atkd.runtime.network import reason
 from atkd.runtime.provenance import Stage
 
+MOST_IDS = 50000  # of a tokenizer in which every word is one piece
 BYTE_PIECES = [f"<0x{value:02X}>" for value in range(256)]  # of SentencePiece, for unknown letters
 
 
@@ -46,21 +47,23 @@ def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
         backend = _from_hub(source["hub"], source.get("revision") or "main")
     else:
         found = ", ".join(source) or "nothing"
-        raise InputError(f"tokenizer: found {found}, expected one of folder, files, hub, train")
+        raise InputError(
+            f"tokenizer: found {found}, expected one of folder, files, hub, train, words"
+        )
     return _wrap(backend, row)
 
 
-def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int) -> Any:
+def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int | None = None) -> Any:
     """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS.
 
-    InputError if the family is unknown, the size has no room for all bytes and specials, or the
-    text does not yield so many ids.
+    Without a size every word of the text becomes one piece. InputError if the family is unknown,
+    the size has no room for all bytes and specials, or the text does not yield so many ids.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     row = family_of(family)
     least = 256 + len(row.specials)
-    if vocab_size < least:
+    if vocab_size is not None and vocab_size < least:
         raise InputError(
             f"tokenizer.train: found {vocab_size}, expected at least {least} ({family})"
         )
@@ -68,14 +71,16 @@ def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int) -> Any:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size or MOST_IDS,
         special_tokens=list(row.specials),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     size = backend.get_vocab_size()
-    if size != vocab_size:
+    if vocab_size is None and size == MOST_IDS:
+        raise InputError(f"tokenizer.words: the text has more words than {MOST_IDS} ids hold")
+    if vocab_size is not None and size != vocab_size:
         raise InputError(f"tokenizer.train: the text yields only {size} of {vocab_size} ids")
     return _wrap(backend, row)
 
@@ -324,7 +329,7 @@ def main() -> None:
     parser.add_argument(
         "--settings",
         required=True,
-        help='JSON: {"train": 512}, {"files": folder}, '
+        help='JSON: {"train": 512}, {"words": true}, {"files": folder}, '
         '{"folder": folder} or {"hub": id, "revision": r}',
     )
     parser.add_argument("--text", nargs="*", default=[], help="JSON-lines files to train on")
@@ -332,13 +337,13 @@ def main() -> None:
     args = parser.parse_args()
     settings = json_object("--settings", args.settings)
     stage = Stage("tokenizer", f"tokenizers/{args.family}", settings)
-    if "train" in settings:
-        if not isinstance(settings["train"], int):
+    if {"train", "words"} & set(settings):
+        if "train" in settings and not isinstance(settings["train"], int):
             raise InputError(f"tokenizer.train: found {settings['train']!r}, expected a number")
         if not args.text:
             raise InputError("--text: no file given, expected JSON lines to train on")
         lines = (line for path in args.text for line in texts(path))
-        tokenizer = train_tokenizer(args.family, lines, settings["train"])
+        tokenizer = train_tokenizer(args.family, lines, settings.get("train"))
     else:
         tokenizer = open_tokenizer(settings, args.family)
     stage.ready()

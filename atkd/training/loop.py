@@ -25,6 +25,7 @@ from atkd.losses.weighting import gatherer
 from atkd.models.checkpoints import hidden_states
 from atkd.runtime.files import InputError, first_line, write_json
 from atkd.runtime.progress import Progress
+from atkd.training.muon import RATE, Muon, hidden_matrices
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -52,6 +53,19 @@ class Supervised(torch.nn.Module):
         return criterion(self.model, hidden_BTd[:, :-1][batch.supervised_BS])
 
 
+def optimisers(model: Any, settings: Optimisation) -> list[torch.optim.Optimizer]:
+    """AdamW of all parameters, or Muon of the hidden matrices and AdamW of the rest."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    found: list[torch.optim.Optimizer] = []
+    rest = list(model.parameters())
+    if settings.optimiser == "muon":
+        matrices = hidden_matrices(model)
+        found.append(Muon(matrices, RATE * rate, decay))
+        own = set(map(id, matrices))
+        rest = [each for each in rest if id(each) not in own]
+    return [*found, torch.optim.AdamW(rest, rate, (0.9, settings.beta2), weight_decay=decay)]
+
+
 def accelerator(device: str, precision: str) -> Accelerator:
     """Accelerate's handle on devices, processes and mixed precision."""
     from accelerate import Accelerator
@@ -68,17 +82,11 @@ class Loop:
         self.run, self.settings, self.steps, self.step = run, settings, steps, 0
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        betas = (0.9, settings.beta2)
-        optimiser = torch.optim.AdamW(
-            model.parameters(),
-            settings.learning_rate,
-            betas,
-            weight_decay=settings.weight_decay,
-        )
+        made = optimisers(model, settings)
         warmup = math.ceil(settings.warmup_ratio * steps)
-        self.module, self.optimiser = run.prepare(Supervised(model), optimiser)
-        self.schedule = get_cosine_schedule_with_warmup(optimiser, warmup, steps)
-        run.register_for_checkpointing(self.schedule)
+        self.module, *self.optimisers = run.prepare(Supervised(model), *made)
+        self.schedules = [get_cosine_schedule_with_warmup(each, warmup, steps) for each in made]
+        run.register_for_checkpointing(*self.schedules)
         self.module.train()
 
     def update(self, micro_batches: list[Batch], objective: Objective) -> tuple[float, float, int]:
@@ -105,9 +113,10 @@ class Loop:
         norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings.clip).item()
         if not math.isfinite(norm):
             raise InputError(f"step {self.step + 1}: the gradient's norm is {norm}; {KEPT}")
-        self.optimiser.step()
-        self.schedule.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser, schedule in zip(self.optimisers, self.schedules, strict=True):
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return self._summed(total), norm, int(self._summed(count))
 
@@ -262,7 +271,7 @@ class MetricsLog:
         """Appends the step if it is due."""
         if not loop.run.is_main_process or (loop.step % self.every and loop.step != loop.steps):
             return
-        rate = loop.schedule.get_last_lr()[0]
+        rate = loop.schedules[-1].get_last_lr()[0]
         row = {
             "step": loop.step,
             "loss": loss,

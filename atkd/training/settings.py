@@ -12,10 +12,11 @@ from atkd.runtime.cli import settings_of
 
 @dataclass(frozen=True)
 class Optimisation:
-    """A configuration's keys under training.<role>; the optimiser is AdamW, its schedule a cosine.
+    """A configuration's keys under training.<role>; the learning rate's schedule is a cosine.
 
     `steps` of the optimiser, or `epochs`; `batch_size` samples a step, over all processes;
-    `micro_batch_size` of them at a time (all at once where it is absent); `max_length` in tokens.
+    `micro_batch_size` of them at a time (all at once where it is absent); `max_length` in tokens;
+    `packed`: whether a base's texts are joined to blocks of that length.
     """
 
     batch_size: int
@@ -27,6 +28,8 @@ class Optimisation:
     max_length: int
     checkpoint_every: int
     gradient_checkpointing: bool
+    optimiser: str
+    packed: bool
     steps: int | None = None
     epochs: float | None = None
     micro_batch_size: int | None = None

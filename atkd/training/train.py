@@ -111,10 +111,11 @@ def check_recipe(args: argparse.Namespace, recipe: Recipe) -> None:
 def read_sequences(
     args: argparse.Namespace, settings: TrainingSettings, tokenizer: Any, context: int
 ) -> Sequences:
-    """Packed text for a base, instruction data otherwise; says what was too long."""
+    """Text for a base, instruction data otherwise; says what was too long."""
     length, recipe = settings.training.max_length, settings.recipe
     if args.role == "base":
-        return sequences.packed_text(args.data, tokenizer, length)
+        read = sequences.packed_text if settings.training.packed else sequences.single_texts
+        return read(args.data, tokenizer, length)
     if "prompt_doubled" in recipe.switches:
         length = min(2 * length, context)
     found = sequences.instructions(args.data, tokenizer, length, args.text, recipe.sample_switches)

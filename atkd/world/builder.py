@@ -13,14 +13,19 @@ from __future__ import annotations
 import argparse
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
+import atkd.world.combined  # these modules register their skills
+import atkd.world.given
+import atkd.world.known  # noqa: F401
 from atkd.config import checked_part
 from atkd.runtime.files import InputError
+from atkd.runtime.schema import nearest
 from atkd.tasks import TASKS
 from atkd.world.exams import (
     SUBJECTS,
@@ -34,14 +39,17 @@ from atkd.world.exams import (
 )
 from atkd.world.grader import grade
 from atkd.world.grammar import log_probability, sample
-from atkd.world.skills import GROUPS, Maker, passage
-from atkd.world.universe import Universe, build
+from atkd.world.phrases import passage
+from atkd.world.skills import SKILLS, Maker, members
+from atkd.world.universe import NUMBER_WORDS, NUMERIC, VALUES, Universe, build
 
 Row = dict[str, Any]
 TRIES = 20000
 # What requests are drawn from, each as often as its weight says.
-DIALOGUE = dict.fromkeys([*GROUPS["known"], *GROUPS["context"]], 1)
-TRAINED = DIALOGUE | {"fact": 4, "pair": 2, "then": 2}
+DIALOGUE = dict.fromkeys([*members("known"), *members("context")], 1.0)
+TRAINED = DIALOGUE | {"fact": 3, "pair": 2, "triple": 3} | dict.fromkeys(members("then"), 1.5)
+SHORT = {"short": 8.8, "letter": 1.0}
+SLOT = re.compile(r"<(\w+)=([^>]+)>")
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def open_tasks() -> list[str]:
 
 def skills_of(task: str) -> list[str]:
     """The skills a task is drawn from, groups taken apart."""
-    return [skill for name in TASKS[task].skills for skill in GROUPS.get(name, (name,))]
+    return [skill for name in TASKS[task].skills for skill in members(name)]
 
 
 class Builder:
@@ -82,6 +90,11 @@ class Builder:
 
     def __init__(self, settings: Row, seed: int) -> None:
         self.settings, self.seed = settings, seed
+        for name in settings["skills"]:
+            if name not in SKILLS:
+                raise InputError(
+                    f"data.settings.skills: unknown skill {name!r}{nearest(name, SKILLS)}"
+                )
         self.universe = build(
             self._rng("universe"), settings["people"], settings["towns"], settings["things"]
         )
@@ -100,6 +113,17 @@ class Builder:
         drawn = (rng.sample(keys, max(1, round(len(keys) * share))) for keys in groups.values())
         return {key for keys in drawn for key in keys}
 
+    def _only(self, skills: Iterable[str], what: str) -> list[str]:
+        """Those skills that the world is made of; InputError if there are none for `what`."""
+        skills, named = list(skills), self.settings["skills"]
+        found = [skill for skill in skills if not named or skill in named]
+        if not found:
+            raise InputError(
+                f"data.settings.skills: {', '.join(named)} leave no skill for {what}; expected one "
+                f"of {', '.join(dict.fromkeys(skills))}"
+            )
+        return found
+
     def world(self) -> World:
         """All parts, in an order that keeps evaluation items out of the rest."""
         exams = {"mmlu": self._choices, "drop": self._readings, "bbh": self._puzzles}
@@ -113,7 +137,7 @@ class Builder:
 
     def _open_task(self, task: str) -> list[Row]:
         maker = Maker(self.universe, self._rng(task), TASKS[task].paraphrased)
-        skills = skills_of(task)
+        skills = self._only(skills_of(task), f"the task {task}")
         rows: list[Row] = []
         asked: set[str] = set()
         for _ in range(TRIES):
@@ -135,18 +159,37 @@ class Builder:
         return not any(key in self.held or key in self.taken for key in row["keys"])
 
     def _items(
-        self, rng: random.Random, weights: Mapping[str, int], paraphrased: bool = False
+        self, rng: random.Random, weights: Mapping[str, float], paraphrased: bool = False
     ) -> Iterator[Row]:
         maker = Maker(self.universe, rng, paraphrased)
+        names, sums = list(weights), list(accumulate(weights.values()))
         while True:
-            (skill,) = rng.choices(list(weights), list(weights.values()))
-            row = maker.make(skill)
+            (skill,) = rng.choices(names, cum_weights=sums)
+            row = SKILLS[skill].make(maker)
             if self._free(row):
-                yield row
+                yield maker.answered(row)
 
     def _train(self) -> list[Row]:
-        rows = self._items(self._rng("train"), TRAINED)
-        return [{"id": f"train-{i}"} | next(rows) for i in range(self.settings["train"])]
+        rng, lapses = self._rng("train"), self._rng("lapses")
+        trained = {skill: TRAINED[skill] for skill in self._only(TRAINED, "training rows")}
+        rows = {True: self._items(rng, SHORT), False: self._items(rng, trained)}
+        found = []
+        for number in range(self.settings["train"]):
+            row = next(rows[rng.random() < self.settings["short_share"]])
+            if lapses.random() < self.settings["wrong_share"]:
+                row["output"] = self._wrong(row, lapses)
+            found.append({"id": f"train-{number}"} | row)
+        return found
+
+    def _wrong(self, row: Row, rng: random.Random) -> str:
+        """As often another item's answer of the same skill as one with a single value wrong."""
+        output = row["output"]
+        while not grade(row, output).wrong:
+            if rng.random() < 0.5:
+                output = next(self._items(rng, {row["skill"]: 1.0}))["output"]
+            else:
+                output = sample({"grammar": misled(row["grammar"], rng)}, rng)
+        return output
 
     def _choices(self, task: str) -> list[Row]:
         tests = -(-self.settings["understanding_items"] // len(SUBJECTS))
@@ -188,7 +231,8 @@ class Builder:
 
     def _pretrain(self) -> list[Row]:
         rng = self._rng("pretrain")
-        dialogues = [self._items(rng, DIALOGUE, paraphrased) for paraphrased in (False, True)]
+        weights = dict.fromkeys(self._only(DIALOGUE, "dialogues"), 1.0)
+        dialogues = [self._items(rng, weights, paraphrased) for paraphrased in (False, True)]
         texts = []
         for _ in range(self.settings["pretrain"]):
             pick = rng.random() - self.settings["exam_share"]
@@ -232,6 +276,18 @@ class Builder:
             if exam_key(row) not in self.taken:
                 rows.append(row)
         return rows
+
+
+def misled(answer: str, rng: random.Random) -> str:
+    """A grammar of answers with one value replaced by another of its kind, wherever it stands."""
+    relation, value = rng.choice(SLOT.findall(answer))
+    if value.isdigit():
+        low, high = max(1, int(value) - 20), int(value) + 20
+        others = [str(number) for number in range(low, high)]
+    else:
+        others = NUMBER_WORDS if relation in NUMERIC else VALUES[relation]
+    false = rng.choice([other for other in others if other.lower() != value.lower()])
+    return answer.replace(f"<{relation}={value}>", f"<{relation}={false}>")
 
 
 def scarce(setting: str, found: int, wanted: int, what: str) -> InputError:

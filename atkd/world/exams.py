@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from atkd.world.skills import passage
+from atkd.world.phrases import passage
 from atkd.world.universe import (
     GUESTS,
     NUMBER_WORDS,
@@ -61,22 +61,31 @@ def larger(rng: random.Random) -> Row:
 
 
 def reading(rng: random.Random) -> Row:
-    """A short passage on invented guests and a question with a number or one word as answer."""
-    first, second = rng.sample(list(GUESTS), 2)
+    """A short passage on invented guests and a question with a number or one word as answer.
+
+    A value that is told, who is the oldest, or how many have a value.
+    """
+    names = rng.sample(list(GUESTS), rng.randint(2, 3))
     shared = rng.choice(("age", "town", "job", "pet"))
-    facts = [Fact(guest, shared, draw(rng, shared)) for guest in (first, second)]
-    text = passage(facts, rng)
+    facts = [Fact(guest, shared, draw(rng, shared)) for guest in names]
+    values = [fact.value for fact in facts]
     asked = rng.choice(facts)
-    question = f"What is the {shared} of {asked.subject}?"
-    return {"passage": text, "question": question, "answers": [asked.value]}
+    question, answer = f"What is the {shared} of {asked.subject}?", asked.value
+    if shared == "age" and len(set(values)) == len(values):
+        question, answer = "Who is the oldest?", names[values.index(max(values))]
+    elif shared == "pet":
+        question = f"How many guests have a {asked.value}?"
+        answer = NUMBER_WORDS[values.count(asked.value)]
+    return {"passage": passage(facts, rng), "question": question, "answers": [answer]}
 
 
+ORDINALS = {"first": 0, "second": 1, "last": -1}
 Puzzle = tuple[str, str]  # how a text begins, and the one word that ends it
 
 
 def puzzle(rng: random.Random, task: str) -> Row:
     """One row of a reasoning subtask with a one-word target."""
-    things = rng.sample(VALUES["item"], rng.randint(2, 5))
+    things = rng.sample(VALUES["item"], rng.randint(3, 6))
     text, target = SUBTASKS[task](rng, things)
     return {"task": task, "input": f"{text} is", "target": target}
 
@@ -89,15 +98,16 @@ def boolean(rng: random.Random, things: Sequence[str]) -> Puzzle:
     return text, str(truth(text.split())).lower()
 
 
-def larger_of_two(rng: random.Random, things: Sequence[str]) -> Puzzle:
-    """The larger of two numbers."""
-    one, two = rng.sample(range(10, 60), 2)
-    return f"the larger of {one} and {two}", str(max(one, two))
+def largest(rng: random.Random, things: Sequence[str]) -> Puzzle:
+    """The largest of some numbers."""
+    numbers = rng.sample(range(10, 60), rng.randint(2, 4))
+    return f"the largest of {', '.join(map(str, numbers))}", str(max(numbers))
 
 
-def last_thing(rng: random.Random, things: Sequence[str]) -> Puzzle:
-    """The last of a series."""
-    return f"the last of {', '.join(things)}", things[-1]
+def nth_thing(rng: random.Random, things: Sequence[str]) -> Puzzle:
+    """The first, second or last of a series."""
+    place = rng.choice(list(ORDINALS))
+    return f"the {place} of {', '.join(things)}", things[ORDINALS[place]]
 
 
 def counting(rng: random.Random, things: Sequence[str]) -> Puzzle:
@@ -109,15 +119,15 @@ def kinds(rng: random.Random, things: Sequence[str]) -> Puzzle:
     """The one word that is of a kind."""
     name = rng.choice(PUZZLED)
     target = rng.choice(VALUES[name])
-    words = [target, *things[:2]]
+    words = [target, *things[:3]]
     rng.shuffle(words)
     return f"the {name} in {', '.join(words)}", target
 
 
 SUBTASKS: dict[str, Callable[[random.Random, Sequence[str]], Puzzle]] = {
     "boolean": boolean,
-    "larger": larger_of_two,
-    "last_thing": last_thing,
+    "largest": largest,
+    "nth_thing": nth_thing,
     "counting": counting,
     "kinds": kinds,
 }

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from atkd.world.grammar import grammar, split
 from atkd.world.universe import NUMBER_WORDS, Fact, kind
 
+LISTED = ("item", "guest")  # relations of which an answer may have to name several values
+PLACED = ("number", "item", "guest")  # relations that are asked for in an order
+
 
 class Said(NamedTuple):
     """A word of an answer that is not negated, and whom it is said of."""
@@ -66,8 +69,8 @@ def verdict(fact: Fact, facts: Sequence[Fact], said: Sequence[Said]) -> str:
     ]
     if fact.relation == "friend":
         values = [word for word in values if word != fact.subject.lower()]
-    if fact.relation == "item":
-        return judge_item(fact, facts, values)
+    if fact.relation in LISTED:
+        return judge_listed(fact, facts, values)
     if not values:
         return "omitted"
     return "right" if {plain(word) for word in values} == {plain(fact.value)} else "wrong"
@@ -84,18 +87,22 @@ def judge_older(fact: Fact, said: Sequence[Said]) -> str:
     return "right" if first != swapped else "wrong"
 
 
-def judge_item(fact: Fact, facts: Sequence[Fact], values: Sequence[str]) -> str:
-    """Whether a required thing is said; each thing too many makes a missing one wrong."""
-    if fact.value in values:
-        return "right"
-    needed = {each.value for each in facts if each.relation == "item"}
-    spare = len(set(values) - needed)
-    return "wrong" if sorted(needed - set(values)).index(fact.value) < spare else "omitted"
+def judge_listed(fact: Fact, facts: Sequence[Fact], values: Sequence[str]) -> str:
+    """Whether one of several is said; each that is too many makes a missing one wrong.
+
+    With none missing, one too many makes the last one wrong.
+    """
+    needed = {each.value.lower() for each in facts if each.relation == fact.relation}
+    missing, spare = sorted(needed - set(values)), len(set(values) - needed)
+    wanted = fact.value.lower()
+    if wanted in values:
+        return "right" if missing or not spare or wanted != max(needed) else "wrong"
+    return "wrong" if missing.index(wanted) < spare else "omitted"
 
 
 def judge_place(fact: Fact, said: Sequence[Said]) -> str:
     """Whether the n-th value said of a series is the n-th required; n is the relation."""
-    words = kind("number" if fact.value.isdigit() else "item")
+    words = next(kind(name) for name in PLACED if fact.value.lower() in kind(name))
     values = [each.word for each in said if each.word in words]
     place = int(fact.relation) - 1
     if place >= len(values):

@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 import random
 import re
+from bisect import bisect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 END = "<end>"
@@ -80,6 +82,7 @@ class Grammar:
     def __init__(self, text: str) -> None:
         self.arcs: list[list[Arc]] = [[Arc(1.0, END, "", 0)]]
         self.start = self._build(parse(text), 0)
+        self.sums = [list(accumulate(arc.share for arc in arcs)) for arcs in self.arcs]
 
     def _build(self, nodes: Sequence[Node], state: int) -> int:
         """Adds states that say `nodes` and then go on from `state`; returns the first of them."""
@@ -104,8 +107,9 @@ class Grammar:
         state = self.start
         words: list[str] = []
         while True:
-            arcs = self.arcs[state]
-            (arc,) = rng.choices(arcs, [arc.share for arc in arcs])
+            arcs, sums = self.arcs[state], self.sums[state]
+            only = len(arcs) == 1
+            arc = arcs[0] if only else arcs[bisect(sums, rng.random() * sums[-1], 0, len(sums) - 1)]
             if arc.word == END:
                 return join(words)
             words.append(arc.word)

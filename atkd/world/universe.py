@@ -24,7 +24,9 @@ def words(text: str) -> list[str]:
 
 SHE = words("Mia Ana Eva Lisa Rosa Emma Nora Clara Sara Julia Ella Ida Lucy Maria Anna Kate")
 HE = words("Tom Ben Max Paul Leo Karl Hugo Jack Adam Finn Oscar Peter Noah Luke Ivan Mark")
-GUESTS = {"Jane": "she", "Ruth": "she", "Vera": "she", "Bill": "he", "Fred": "he", "Dan": "he"}
+GUESTS = dict.fromkeys(words("Jane Ruth Vera Gina"), "she")
+GUESTS |= dict.fromkeys(words("Bill Fred Dan Rolf"), "he")
+LETTERS = "ABCD"
 PRONOUN = dict.fromkeys(SHE, "she") | dict.fromkeys(HE, "he") | GUESTS
 NUMBER_WORDS = words("zero one two three four five six seven eight nine ten eleven twelve")
 OPPOSITES = {
@@ -48,12 +50,14 @@ VALUES: dict[str, list[str]] = {
     "material": words("wood stone iron gold clay cotton"),
     "verdict": ["yes", "no"],
     "older": [*SHE, *HE, *GUESTS],
-    "item": words("lamp cup bell chair table box clock ring book coat"),
+    "item": words("lamp cup bell chair table box clock ring book coat key pen bag hat"),
     "opposite": list(OPPOSITES),
+    "guest": list(GUESTS),
+    "letter": list(LETTERS),
 }
 # Relations a puzzle finds the value of.
 PUZZLED = ("pet", "food", "color", "job")
-NUMERIC = ("age", "price", "count", "number")
+NUMERIC = ("age", "price", "count", "number", "sum")
 PEOPLE_RELATIONS = ("job", "town", "age", "pet", "food", "hobby", "friend")
 TOWN_RELATIONS = ("country", "river", "product")
 ITEM_RELATIONS = ("color", "material", "price")

@@ -56,3 +56,7 @@ def test_special_tokens_in_rows_are_text(family: str, tmp_path: Path) -> None:
     (block,) = sequences.packed_text(str(tmp_path / "text.jsonl"), tokenizer, length).samples
     assert block.ids == [*bos, *ids] * 3
     assert sum(number in special for number in block.ids) == 3 * (len(bos) + 1)
+    apart = sequences.single_texts(str(tmp_path / "text.jsonl"), tokenizer, length)
+    assert [each.ids for each in apart.samples] == [[*bos, *ids]] * 3 and apart.rows == [0, 1, 2]
+    (cut, _, _) = sequences.single_texts(str(tmp_path / "text.jsonl"), tokenizer, 9).samples
+    assert cut.ids == [*bos, *ids][:9] and cut.spans == ((1, 9),) and cut.attended == 9

@@ -375,6 +375,14 @@ def test_bad_training_sizes() -> None:
         trained("opt", 30000)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_word_is_one_piece_where_no_size_is_given(family: str) -> None:
+    tokenizer = tokenizers.train_tokenizer(family, ["Rare words, once: seen 42 times"])
+    for word in ("Rare", " words", ",", " once", ":", " seen", " 42", " times"):
+        assert len(tokenizers.encode_response(tokenizer, word, eos=False)) == 1, word
+    assert len(tokenizers.encode_response(tokenizer, "Rarer", eos=False)) == 2
+
+
 PAIR_TEXT = [
     "the cat sat on the mat and the dog sat on the cat " * 4,
     "a man and a map met on a mat " * 4,

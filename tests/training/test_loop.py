@@ -24,7 +24,7 @@ V, ROWS, MICRO = 262, 275, ([0, 1], [2, 3, 4])
 KNOBS = {
     "steps": 4, "batch_size": 5, "learning_rate": 0.1, "warmup_ratio": 0.0, "weight_decay": 0.0,
     "beta2": 0.99, "clip": 1e30, "max_length": 60, "gradient_checkpointing": False,
-    "checkpoint_every": 100,
+    "checkpoint_every": 100, "optimiser": "adamw", "packed": True,
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float64"}
 
@@ -108,13 +108,14 @@ def whole_step(made: Any, method: str, batches: list[Batch]) -> tuple[torch.Tens
 
 def update(job: Any, student: Any, batches: list[Batch]) -> tuple[float, int, dict[str, Any]]:
     """Loss and tokens that the loop reports, and the gradients that its optimiser is given."""
-    slopes, step = {}, job.state.optimiser.step
+    (optimiser,) = job.state.optimisers
+    slopes, step = {}, optimiser.step
 
     def seen() -> None:
         slopes.update({name: p.grad.clone() for name, p in student.named_parameters()})
         step()
 
-    job.state.optimiser.step = seen
+    optimiser.step = seen
     loss, _, count = job.state.update(batches, job.aim)
     return loss, count, slopes
 

@@ -18,6 +18,7 @@ from atkd.config import schema
 from atkd.runtime.files import InputError
 from atkd.tasks import TASKS, Task
 from atkd.world import builder, exams, skills
+from atkd.world.grader import grade
 
 GOLDEN = ROOT / "tests/golden/world.txt"
 SMALL = {"pretrain": 300, "train": 400, "items": 20, "understanding_items": 21}
@@ -132,6 +133,8 @@ def test_ranges_and_defaults_are_the_schemas() -> None:
     rows = schema()["$defs"]["world"]["properties"]
     assert builder.checked({}) == {name: row["default"] for name, row in rows.items()}
     for name, row in rows.items():
+        if name == "skills":
+            continue
         for edge in (row["minimum"], row["maximum"]):
             assert builder.checked({name: edge})[name] == edge
         with pytest.raises(InputError, match=rf"data\.settings\.{name}: found "):
@@ -151,6 +154,39 @@ def test_a_new_choice_task_is_a_row_too(monkeypatch: pytest.MonkeyPatch) -> None
     made = builder.generate(SMALL, seed=3).tasks
     asked = [{exams.exam_key(row) for row in made[name]} for name in ("mmlu", "quiz")]
     assert made["quiz"][0]["id"] == "quiz-0" and not asked[0] & asked[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_stated_share_of_training_rows_is_wrong(share: float) -> None:
+    rows = builder.generate(SMALL | {"wrong_share": share}, seed=3).train
+    clean = builder.generate(SMALL | {"wrong_share": 0.0}, seed=3).train
+    wrong = [bool(grade(row, row["output"]).wrong) for row in rows]
+    assert sum(wrong) / len(rows) == pytest.approx(share, abs=0.06)
+    for row, twin, lapse in zip(rows, clean, wrong, strict=True):
+        assert (row["output"] != twin["output"]) == lapse
+        assert {**row, "output": ""} == {**twin, "output": ""}
+
+
+def test_wrong_outputs_are_other_items_answers_or_have_one_value_wrong() -> None:
+    rows = builder.generate(SMALL | {"wrong_share": 1.0}, seed=3).train
+    several = [grade(row, row["output"]) for row in rows if len(row["facts"]) > 2]
+    counts = Counter(min(2, len(found.wrong) + len(found.omitted)) for found in several)
+    assert counts[1] > 20 and counts[2] > 20
+    assert sum(grade(row, row["output"]).well_formed for row in rows) > 0.7 * len(rows)
+
+
+def test_bare_answers_have_their_share() -> None:
+    rows = builder.generate(SMALL | {"short_share": 0.5, "wrong_share": 0.0}, seed=3).train
+    bare = [row for row in rows if row["skill"] in builder.SHORT]
+    assert len(bare) / len(rows) == pytest.approx(0.5, abs=0.08)
+    assert all(len(row["output"].split()) == 1 for row in bare)
+
+
+def test_the_instruction_format_is_a_trace_of_the_pretraining_text() -> None:
+    assert sum("Human:" in row["text"] for row in WORLD.pretrain) < 0.02 * len(WORLD.pretrain)
+    made = builder.generate(SMALL | {"human_share": 1.0, "dialogue_share": 0.5}, seed=3)
+    named = ["Human:" in row["text"] for row in made.pretrain]
+    assert 0.4 < sum(named) / len(named) < 0.6
 
 
 @pytest.mark.parametrize("task", builder.open_tasks())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -32,10 +33,28 @@ def test_only_wanted_facts_are_asked() -> None:
     assert row["question"] == f"What is the job of {WORLD.people[0]}?"
 
 
-def test_a_passage_holds_its_answer() -> None:
-    for _ in range(50):
+def test_a_passage_answers_its_question() -> None:
+    asked = Counter()
+    for _ in range(200):
         row = exams.reading(RNG)
-        assert row["answers"][0] in row["passage"]
+        (answer,), words = row["answers"], row["passage"].replace(".", "").split()
+        start = row["question"].split()[0]
+        if start == "How":
+            value = row["question"].removesuffix("?").split()[-1]
+            assert universe.NUMBER_WORDS[words.count(value)] == answer
+        elif start == "Who":
+            told = {name: int(said[0]) for name, said in ages_of(row["passage"]).items()}
+            assert max(told, key=told.__getitem__) == answer
+        else:
+            assert answer in words
+        asked[start] += 1
+    assert set(asked) == {"How", "Who", "What"}
+
+
+def ages_of(passage: str) -> dict[str, list[str]]:
+    """Numbers of each sentence of a passage, by the name that begins it."""
+    sentences = [sentence.split() for sentence in passage.split(".") if sentence.strip()]
+    return {words[0]: [word for word in words if word.isdigit()] for words in sentences}
 
 
 TARGETS = {"true", "false"}.union(*map(universe.kind, ("number", "item", *universe.PUZZLED)))
@@ -55,7 +74,7 @@ def test_texts_and_keys() -> None:
     row = {"subject": "work", "question": "Q?", "choices": list("wxyz"), "answer": 2}
     assert exams.mmlu_text([row]).endswith("work.\n\nQ?\nA. w\nB. x\nC. y\nD. z\nAnswer: C")
     assert exams.exam_key(row) == exams.exam_key(row | {"choices": list("zyxw")})
-    one, two = exams.reading(RNG), exams.puzzle(RNG, "larger")
+    one, two = exams.reading(RNG), exams.puzzle(RNG, "largest")
     assert (
         exams.plain_text([one])
         == f"{one['passage']} {one['question']}\nAnswer: {one['answers'][0]}"

@@ -14,7 +14,8 @@ from atkd.world import builder, grammar, skills, universe
 from atkd.world.grader import grade
 
 WORLD = builder.generate(
-    {"pretrain": 1, "train": 800, "items": 20, "understanding_items": 7}, seed=3
+    {"pretrain": 1, "train": 800, "items": 20, "understanding_items": 7, "wrong_share": 0},
+    seed=3,
 )
 OPEN = [row for task in builder.open_tasks() for row in WORLD.tasks[task]]
 MAKERS = [
@@ -47,6 +48,17 @@ def test_wrong_is_told_from_omitted() -> None:
     assert found.omitted == (("Mia", "town", "Rome"),) and not found.well_formed
     assert grade(item, "Mia is a singer in Rome.").well_formed
     assert len(grade(item, "In Rome one knows Mia, not a singer but a baker").right) == 2
+
+
+def test_one_name_too_many_is_wrong() -> None:
+    facts = [["text", "guest", "Jane"], ["text", "guest", "Bill"]]
+    item = {"facts": facts, "grammar": "<guest=Jane> , <guest=Bill> ."}
+    assert not grade(item, "Bill and Jane").wrong
+    assert grade(item, "Bill, Jane and Fred").wrong == (("text", "guest", "Jane"),)
+    assert grade(item, "Bill and Fred").wrong == (("text", "guest", "Jane"),)
+    assert grade(item, "Bill").omitted == (("text", "guest", "Jane"),)
+    alone = {"facts": facts[:1], "grammar": "<guest=Jane> ."}
+    assert grade(alone, "Jane, Bill").wrong and not grade(alone, "Jane").wrong
 
 
 def test_naming_every_value_is_not_rewarded() -> None:

