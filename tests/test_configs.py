@@ -12,9 +12,12 @@ import yaml
 from helpers import ROOT, Snakemake
 
 from atkd import config as grid
-from atkd.data import prepare
+from atkd.data import prepare, prompts
+from atkd.data.template import template
+from atkd.models import tokenizers
 from atkd.runtime.files import InputError
 from atkd.tasks import AVERAGES
+from atkd.world import builder
 
 REAL = {"opt": (50265, 50272), "pythia": (50277, 50304), "llama": (32000, 32000)}
 
@@ -29,6 +32,39 @@ def root() -> Path:
     if not os.environ.get("ATKD_DATA"):
         pytest.skip("no data root: set ATKD_DATA to a folder with data/ and tokenizers/")
     return Path(os.environ["ATKD_DATA"]).resolve()
+
+
+@pytest.mark.parametrize("name", ["world", "learn"])
+def test_no_base_of_the_world_reads_a_text_twice(name: str) -> None:
+    config = read(name)
+    texts = config["data"]["settings"]["pretrain"]
+    for row in config["families"].values():
+        for model in row["models"].values():
+            settings = config["training"]["base"] | model["training"].get("base", {})
+            assert settings["steps"] * settings["batch_size"] <= texts and not settings["packed"]
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_every_word_of_the_world_is_one_piece_and_all_that_is_asked_fits(family: str) -> None:
+    config = read("world")
+    made = builder.generate(config["data"]["settings"] | {"pretrain": 30000}, seed=11)
+    taught = [template(row["instruction"], row["input"]) + row["output"] for row in made.train]
+    taught += [row["text"] for row in made.pretrain]
+    tokenizer = tokenizers.train_tokenizer(family, taught)
+    protocol = {key: config["evaluation"][key] for key in ("context", "shots", "max_new_tokens")}
+    asked = []
+    for task in config["tasks"]:
+        settings = prompts.PromptSettings.of(protocol)
+        rows, counts = prompts.build(task, made.tasks[task], tokenizer, settings)
+        answers = tokenizers.encode_responses(tokenizer, [row["target"] for row in rows])
+        assert not counts["shots_dropped"] and not counts["prompts_cut"]
+        assert max(map(len, answers)) <= rows[0]["max_new_tokens"]
+        asked += [row["prompt"] + row["response"] for row in rows]
+    words = sorted({word for text in [*taught, *asked] for word in re.findall(r" ?\w+", text)})
+    pieces = tokenizers.encode_responses(tokenizer, words)
+    assert [word for word, ids in zip(words, pieces, strict=True) if len(ids) > 2] == []
+    answers = tokenizers.encode_responses(tokenizer, [row["output"] for row in made.train])
+    assert max(map(len, answers)) <= config["student_text"]["max_new_tokens"] and len(words) > 500
 
 
 def test_lab_covers_the_families_and_tasks() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from atkd.runtime.files import (
 from atkd.runtime.network import reason
 from atkd.runtime.provenance import Stage
 
+WORD = re.compile(r"\s?\S+")
 MOST_IDS = 50000  # of a tokenizer in which every word is one piece
 BYTE_PIECES = [f"<0x{value:02X}>" for value in range(256)]  # of SentencePiece, for unknown letters
 
@@ -56,8 +58,9 @@ def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
 def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int | None = None) -> Any:
     """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS.
 
-    Without a size every word of the text becomes one piece. InputError if the family is unknown,
-    the size has no room for all bytes and specials, or the text does not yield so many ids.
+    Without a size every word of the text becomes one piece, and its id depends on the words alone,
+    not on how often they are said. InputError if the family is unknown, the size has no room for
+    all bytes and specials, or the text does not yield so many ids.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -76,6 +79,8 @@ def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int | None = 
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
+    if vocab_size is None:
+        texts = sorted({word for text in texts for word in WORD.findall(text)})
     backend.train_from_iterator(texts, trainer)
     size = backend.get_vocab_size()
     if vocab_size is None and size == MOST_IDS:

@@ -35,7 +35,7 @@ from atkd.training.teacher_cache import CachedTeacher
 
 
 def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
-    """Hash of all that decides the result: settings, seed, template, data, base and teacher."""
+    """Hash of all that decides the result: settings, seed, template, ids, data, base, teacher."""
     folders = {name: getattr(args, name) for name in ("base", "teacher")}
     files = {name: getattr(args, name) for name in ("data", "text")}
     parts = {
@@ -43,6 +43,7 @@ def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
         "seed": args.seed,
         "settings": settings,
         "template": fingerprint(),
+        "tokenizer": sha256(Path(args.tokenizer) / "tokenizer.json"),
         "cached": bool(args.cache),
         "models": {n: sha256(Path(path) / "manifest.json") for n, path in folders.items() if path},
         "files": {name: sha256(path) for name, path in files.items() if path},

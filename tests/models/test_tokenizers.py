@@ -381,6 +381,10 @@ def test_every_word_is_one_piece_where_no_size_is_given(family: str) -> None:
     for word in ("Rare", " words", ",", " once", ":", " seen", " 42", " times"):
         assert len(tokenizers.encode_response(tokenizer, word, eos=False)) == 1, word
     assert len(tokenizers.encode_response(tokenizer, "Rarer", eos=False)) == 2
+    again = ["42 times", "seen 42", "words, once:", "Rare words, once: seen 42 times", "Rare words"]
+    other = tokenizers.train_tokenizer(family, [*again, "42 times"])
+    spoken = tokenizers.train_tokenizer(family, [*again[::-1], "Rare words"])
+    assert other.get_vocab() == spoken.get_vocab()
 
 
 PAIR_TEXT = [

@@ -32,7 +32,7 @@ FAMILIES = ("opt", "pythia", "llama")
 KNOBS = {
     "steps": 6, "batch_size": 8, "learning_rate": 0.01, "warmup_ratio": 0.1, "weight_decay": 0.0,
     "beta2": 0.99, "clip": 1.0, "max_length": 64, "checkpoint_every": 2,
-    "gradient_checkpointing": False,
+    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True,
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float32"}
 
@@ -251,13 +251,10 @@ def test_micro_scope_depends_on_micro_batches(world: Path, tmp_path: Path) -> No
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_killed_run_resumes_to_the_same_weights(
-    world: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shared = {"method": "supervised_kd_atkd", "base": str(trained(world, family, "base"))}
-    shared |= {"teacher": str(trained(world, family, "teacher"))}
-    plain = run(world, family, "student", tmp_path / "plain", **shared)
+def killed(
+    monkeypatch: pytest.MonkeyPatch, world: Path, family: str, role: str, folder: Path, **how: Any
+) -> Path:
+    """A run that dies before its sixth step, and is then started again."""
     update = loop.Loop.update
 
     def dies(self: loop.Loop, *args: Any) -> Any:
@@ -267,12 +264,40 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
     monkeypatch.setattr(loop.Loop, "update", dies)
     with pytest.raises(KeyboardInterrupt):
-        run(world, family, "student", tmp_path / "killed", **shared)
+        run(world, family, role, folder, **how)
     monkeypatch.setattr(loop.Loop, "update", update)
-    again = run(world, family, "student", tmp_path / "killed", **shared)
+    return run(world, family, role, folder, **how)
+
+
+def same_trace(again: Path, plain: Path) -> None:
+    """The run went on from its fourth step, to the weights and the log of an undisturbed one."""
     assert read_json(again / "provenance.json")["first_step"] == 4
     assert weights(again) == weights(plain)
     assert (again / "metrics.jsonl").read_text() == (plain / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_killed_run_resumes_to_the_same_weights(
+    world: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"method": "supervised_kd_atkd", "base": str(trained(world, family, "base"))}
+    shared |= {"teacher": str(trained(world, family, "teacher"))}
+    plain = run(world, family, "student", tmp_path / "plain", **shared)
+    again = killed(monkeypatch, world, family, "student", tmp_path / "killed", **shared)
+    same_trace(again, plain)
+
+
+def test_a_base_with_two_optimisers_resumes_too(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On texts that are samples of their own, which makes another model than AdamW on blocks."""
+    knobs = {"optimiser": "muon", "packed": False}
+    plain = run(world, "llama", "base", tmp_path / "plain", knobs=dict(knobs))
+    again = killed(monkeypatch, world, "llama", "base", tmp_path / "killed", knobs=dict(knobs))
+    same_trace(again, plain)
+    others = [run(world, "llama", "base", tmp_path / name, knobs={name: knobs[name]})
+              for name in knobs]  # fmt: skip
+    assert len({weights(each) for each in (plain, *others)}) == 3
 
 
 def test_same_command_same_weights_and_finished_work_is_kept(world: Path, tmp_path: Path) -> None:
