@@ -70,7 +70,7 @@ def test_mmlu_has_five_dev_rows_a_subject_and_valid_answers() -> None:
 
 def test_bbh_keeps_source_order_with_three_shots_first() -> None:
     counts = Counter(row["task"] for row in WORLD.tasks["bbh"])
-    assert set(counts.values()) == {23} and tuple(counts) == tuple(builder.SUBTASKS)
+    assert set(counts.values()) == {25} and tuple(counts) == tuple(builder.SUBTASKS)
 
 
 def test_a_dozen_trained_skills_and_unseen_families() -> None:
