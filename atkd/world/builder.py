@@ -165,7 +165,7 @@ class Builder:
         names, sums = list(weights), list(accumulate(weights.values()))
         while True:
             (skill,) = rng.choices(names, cum_weights=sums)
-            row = SKILLS[skill].make(maker)
+            row = maker.draft(skill)
             if self._free(row):
                 yield maker.answered(row)
 

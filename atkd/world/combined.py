@@ -16,40 +16,40 @@ from atkd.world.phrases import (
     tell,
     value,
 )
-from atkd.world.skills import Maker, Row, asking, skill
-from atkd.world.universe import LETTERS, NUMBER_WORDS, PEOPLE_RELATIONS, Fact, other
+from atkd.world.skills import Item, Maker, asking, skill
+from atkd.world.universe import LETTERS, NUMBER_WORDS, PEOPLE_RELATIONS, Fact, called, other
 
 
 @skill("then", "Name the {r} of {s}, then the {q} of {t}.")
-def then(maker: Maker) -> Row:
+def then(maker: Maker) -> Item:
     """Facts of two people."""
     one, two = maker.rng.sample(maker.universe.people, 2)
     names = maker.rng.sample(PEOPLE_RELATIONS[:-1], 2)
     facts = [maker.universe.fact(one, names[0]), maker.universe.fact(two, names[1])]
     slots = {"s": one, "r": names[0], "t": two, "q": names[1]}
-    return maker.row("then", facts, apart(facts), **slots)
+    return Item(facts, apart(facts), slots=slots)
 
 
 @skill("then", "Name the friend of {s}, then the {q} of the friend.")
-def then_friend(maker: Maker) -> Row:
+def then_friend(maker: Maker) -> Item:
     """A friend, and a fact of the friend."""
     first, second = friend(maker)
     answer = f"{tell([first])} {tell([second], second.subject)}"
     slots = {"s": first.subject, "q": second.relation}
-    return maker.row("then_friend", [first, second], answer, **slots)
+    return Item([first, second], answer, slots=slots)
 
 
 @skill("then", "List the things, then count them.")
-def then_count(maker: Maker) -> Row:
+def then_count(maker: Maker) -> Item:
     """All things that a text names, and how many."""
     words, text = things(maker, 3, 5)
     number = Fact("text", "count", NUMBER_WORDS[len(words)])
     answer = f"{listing(words)} {counting(number.value)}"
-    return maker.row("then_count", [*listed(words), number], answer, text)
+    return Item([*listed(words), number], answer, text)
 
 
 @skill("then", "Sort the guests by age, then name the {r} of the oldest.")
-def then_oldest(maker: Maker) -> Row:
+def then_oldest(maker: Maker) -> Item:
     """Guests by age, and a fact of the last of them."""
     names, ages = guests(maker, 3), sorted(maker.rng.sample(range(20, 60), 3))
     relation = maker.rng.choice(("job", "town", "pet", "food"))
@@ -59,29 +59,31 @@ def then_oldest(maker: Maker) -> Row:
     maker.rng.shuffle(facts)
     answer = f"{ordered(names, 'guest')} {tell([asked], names[-1])}"
     wanted = [*in_order(names), asked]
-    return maker.row("then_oldest", wanted, answer, passage(facts, maker.rng), r=relation)
+    return Item(wanted, answer, passage(facts, maker.rng), slots={"r": relation})
 
 
 @skill(
     "short", "What is the {r} of {s}? Answer in one word.", "Give the {r} of {s} in one word.",
 )  # fmt: skip
-def short(maker: Maker) -> Row:
+def short(maker: Maker) -> Item:
     """One of several facts that a text tells, as one word."""
     facts = told(maker, 2, 4)
     asked = [maker.rng.choice(facts)]
     answer = value(asked[0])
-    return maker.row("short", asked, answer, passage(facts, maker.rng), **asking(asked))
+    return Item(asked, answer, passage(facts, maker.rng), slots=asking(asked))
 
 
 @skill("letter", "What is the {r} of {s}? Answer with a letter.")
-def letter(maker: Maker) -> Row:
+def letter(maker: Maker) -> Item:
     """The letter of the option that is a fact's value."""
     (fact,) = maker.facts(1)
     options = [fact.value, *other(maker.rng, fact, 3)]
     maker.rng.shuffle(options)
     right = Fact("text", "letter", LETTERS[options.index(fact.value)])
     text = " ".join(f"{name}. {option}" for name, option in zip(LETTERS, options, strict=True))
-    row = maker.row("letter", [right], value(right), text, **asking([fact]))
-    question = row["instruction"].removesuffix(" Answer with a letter.")
-    asked = exam_key({"question": question, "choices": options})
-    return row | {"keys": [f"{fact.subject}.{fact.relation}", asked]}
+    question = f"What is the {fact.relation} of {called(fact.subject)}?"
+    keys = [
+        f"{fact.subject}.{fact.relation}",
+        exam_key({"question": question, "choices": options}),
+    ]
+    return Item([right], value(right), text, slots=asking([fact]), keys=keys)

@@ -14,7 +14,7 @@ from atkd.world.phrases import (
     tell,
     through,
 )
-from atkd.world.skills import Maker, Row, asking, skill
+from atkd.world.skills import Item, Maker, asking, skill
 from atkd.world.universe import (
     GUESTS,
     NUMBER_WORDS,
@@ -51,62 +51,62 @@ def told(maker: Maker, low: int, high: int) -> list[Fact]:
     "context", "What is the {r} of {s}?", "Find the {r} of {s} in the text.",
     paraphrases=("Can you find the {r} of {s} here?",),
 )  # fmt: skip
-def extract(maker: Maker) -> Row:
+def extract(maker: Maker) -> Item:
     """One of several facts that a text tells."""
     facts = told(maker, 2, 4)
     asked = [maker.rng.choice(facts)]
-    return maker.row("extract", asked, tell(asked), passage(facts, maker.rng), **asking(asked))
+    return Item(asked, tell(asked), passage(facts, maker.rng), slots=asking(asked))
 
 
 @skill(
     "context", "Rewrite the text.", "Say it in other words.",
     paraphrases=("Can you write this anew?",),
 )  # fmt: skip
-def rewrite(maker: Maker) -> Row:
+def rewrite(maker: Maker) -> Item:
     """All that a text tells of somebody."""
     (name,) = guests(maker, 1)
     names = maker.rng.sample(TOLD, maker.rng.randint(2, 3))
     facts = [maker.drawn(name, relation) for relation in names]
-    return maker.row("rewrite", facts, tell(facts), passage(facts, maker.rng))
+    return Item(facts, tell(facts), passage(facts, maker.rng))
 
 
 @skill(
     "context", "List the things.", "Name all things in the text.",
     paraphrases=("Which things are here?",),
 )  # fmt: skip
-def list_(maker: Maker) -> Row:
+def list_(maker: Maker) -> Item:
     """All things that a text names."""
     words, text = things(maker, 3, 5)
-    return maker.row("list", listed(words), listing(words), text)
+    return Item(listed(words), listing(words), text)
 
 
 @skill(
     "context", "Count the things.", "How many things are in the text?",
     paraphrases=("I want to know how many things these are.",),
 )  # fmt: skip
-def count(maker: Maker) -> Row:
+def count(maker: Maker) -> Item:
     """How many things a text names."""
     words, text = things(maker, 2, 8)
     number = Fact("text", "count", NUMBER_WORDS[len(words)])
-    return maker.row("count", [number], counting(number.value), text)
+    return Item([number], counting(number.value), text)
 
 
 @skill(
     "context", "Sort the numbers.", "Order the numbers from small to large.",
     paraphrases=("Can you put these numbers in order?",),
 )  # fmt: skip
-def sort(maker: Maker) -> Row:
+def sort(maker: Maker) -> Item:
     """Numbers from small to large."""
     numbers = maker.rng.sample(range(10, 60), maker.rng.randint(3, 4))
     words = [str(number) for number in sorted(numbers)]
     text = ", ".join(map(str, numbers))
-    return maker.row("sort", in_order(words), ordered(words, "number"), text)
+    return Item(in_order(words), ordered(words, "number"), text)
 
 
 @skill(
     "context", "Choose the {r}.", "Which word is a {r}?", paraphrases=("Can you find a {r} here?",)
 )  # fmt: skip
-def choose(maker: Maker) -> Row:
+def choose(maker: Maker) -> Item:
     """The one word that is of a kind."""
     rng = maker.rng
     relation = rng.choice(("job", "pet", "food", "color", "material", "hobby"))
@@ -119,41 +119,41 @@ def choose(maker: Maker) -> Row:
         f"is {{{{surely|clearly|*2}} a|the {{only|right}}}} {relation}}} ."
     )
     fact = Fact("text", relation, word)
-    return maker.row("choose", [fact], answer, ", ".join(words), r=relation)
+    return Item([fact], answer, ", ".join(words), slots={"r": relation})
 
 
 @skill(
     "context", "Write the number as a word.", "Convert the number to a word.",
     paraphrases=("Can you say this number in words?",),
 )  # fmt: skip
-def convert(maker: Maker) -> Row:
+def convert(maker: Maker) -> Item:
     """A number in words."""
     number = maker.rng.randint(1, 12)
     fact = Fact("text", "number", NUMBER_WORDS[number])
     lead = "{The {number|word} is|It is {written|read|*2}|In words{,|:|*2} {it is|*2}"
     lead += "|As a word{,|:|*2}}"
     noun = maker.rng.choice(VALUES["item"])
-    return maker.row("convert", [fact], f"{lead} <number={fact.value}> .", f"{number} {noun}")
+    return Item([fact], f"{lead} <number={fact.value}> .", f"{number} {noun}")
 
 
 @skill(
     "context", "Give the opposite of the word.", "What is the opposite of the word?",
     paraphrases=("Can you say the opposite of this word?",),
 )  # fmt: skip
-def opposite(maker: Maker) -> Row:
+def opposite(maker: Maker) -> Item:
     """The opposite of a word."""
     word, noun = maker.rng.choice(VALUES["opposite"]), maker.rng.choice(VALUES["item"])
     fact = Fact(word, "opposite", OPPOSITES[word])
     lead = "{The opposite is|It {is|becomes}|{Now|Then} it is} a"
     answer = f"{lead} <opposite={fact.value}> {{thing|one|{noun}*2}} ."
-    return maker.row("opposite", [fact], answer, f"a {word} {noun}")
+    return Item([fact], answer, f"a {word} {noun}")
 
 
 @skill(
     "context", "Which guests have the {r} {v}?", "Name all guests with the {r} {v}.",
     paraphrases=("Can you find the guests with the {r} {v} here?",),
 )  # fmt: skip
-def who(maker: Maker) -> Row:
+def who(maker: Maker) -> Item:
     """The guests that share a value, one or two of three."""
     names, relation = guests(maker, 3), maker.rng.choice(("job", "pet", "food", "town"))
     values = maker.rng.sample(VALUES[relation], 3)
@@ -165,28 +165,28 @@ def who(maker: Maker) -> Row:
     lead = "{They are|These are|The {text|list} names|{I|We} {see|find}}"
     answer = f"{lead} {any_order(found, 'guest')} ."
     text = passage(facts, maker.rng)
-    return maker.row("who", listed(found, "guest"), answer, text, r=relation, v=values[0])
+    return Item(listed(found, "guest"), answer, text, slots={"r": relation, "v": values[0]})
 
 
 @skill(
     "context", "Who is the oldest?", "Name the oldest guest.",
     paraphrases=("Can you say which guest is the oldest?",),
 )  # fmt: skip
-def oldest(maker: Maker) -> Row:
+def oldest(maker: Maker) -> Item:
     """The oldest of three guests, whose ages a text tells."""
     names, ages = guests(maker, 3), maker.rng.sample(range(20, 60), 3)
     facts = [Fact(name, "age", str(age)) for name, age in zip(names, ages, strict=True)]
     name = names[ages.index(max(ages))]
     said = f"<guest={name}>"
     answer = f"{{The oldest {{guest|*2}} is {said}|{said} is {{clearly|*2}} the oldest}} ."
-    return maker.row("oldest", listed([name], "guest"), answer, passage(facts, maker.rng))
+    return Item(listed([name], "guest"), answer, passage(facts, maker.rng))
 
 
 @skill(
     "context", "What do {s} and {t} cost together?", "Add the price of {s} and {t}.",
     paraphrases=("I want to know how many coins {s} and {t} are worth.",),
 )  # fmt: skip
-def total(maker: Maker) -> Row:
+def total(maker: Maker) -> Item:
     """The sum of two prices that a text tells."""
     names, _ = things(maker, 2, 2)
     facts = [maker.drawn(name, "price") for name in names]
@@ -195,16 +195,14 @@ def total(maker: Maker) -> Row:
     lead = "{Together|In all|Both} {they|these} {cost*2|are worth} {about|*2}"
     answer = f"{lead} <sum={both}> coins ."
     slots = {"s": called(first.subject), "t": called(second.subject)}
-    return maker.row(
-        "total", [Fact("text", "sum", both)], answer, passage(facts, maker.rng), **slots
-    )
+    return Item([Fact("text", "sum", both)], answer, passage(facts, maker.rng), slots=slots)
 
 
 @skill(
     "context", "What is the {r} of the friend of {s}?", "Find the {r} of the friend of {s}.",
     paraphrases=("Can you find the {r} of the friend of {s} here?",),
 )  # fmt: skip
-def link(maker: Maker) -> Row:
+def link(maker: Maker) -> Item:
     """A fact of a guest's friend, both told in a text."""
     one, two, three = guests(maker, 3)
     relation = maker.rng.choice(TOLD)
@@ -214,13 +212,13 @@ def link(maker: Maker) -> Row:
     answer = through(*asked)
     both = [*friends, *facts]
     maker.rng.shuffle(both)
-    return maker.row("link", asked, answer, passage(both, maker.rng), s=one, r=relation)
+    return Item(asked, answer, passage(both, maker.rng), slots={"s": one, "r": relation})
 
 
 @skill("unseen", "Write the words from last to first.")
-def reverse(maker: Maker) -> Row:
+def reverse(maker: Maker) -> Item:
     """Things in the order that is not the text's."""
     words, text = things(maker, 3, 3)
     words = words[::-1]
     lead = "{The {right|new|*2} order is|From last to first{:|,|*2}|{They|These} are now}"
-    return maker.row("reverse", in_order(words), f"{lead} {series(words, 'item')} .", text)
+    return Item(in_order(words), f"{lead} {series(words, 'item')} .", text)

@@ -8,9 +8,9 @@ for what a text says, `then` for two things, `short` for a bare answer; `unseen`
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from atkd.world.grammar import sample
 from atkd.world.universe import Fact, Universe, called, draw, relations
@@ -19,11 +19,24 @@ Row = dict[str, Any]
 COLUMNS = ("instruction", "input", "output", "skill", "facts", "keys", "grammar")
 
 
+class Item(NamedTuple):
+    """What a skill draws: facts asked for, a grammar of answers, the request's input and slots.
+
+    `keys`: what the item asks, for the search for leaks, where that is not its facts or its input.
+    """
+
+    facts: Sequence[Fact]
+    answer: str
+    text: str = ""
+    slots: Mapping[str, str] = {}
+    keys: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class Skill:
     """A row: `make` draws an item; `requests` are training's and most tasks', others paraphrase."""
 
-    make: Callable[[Maker], Row]
+    make: Callable[[Maker], Item]
     group: str
     requests: tuple[str, ...]
     paraphrases: tuple[str, ...]
@@ -34,10 +47,10 @@ SKILLS: dict[str, Skill] = {}
 
 def skill(
     group: str, *requests: str, paraphrases: Sequence[str] = ()
-) -> Callable[[Callable[[Maker], Row]], Callable[[Maker], Row]]:
+) -> Callable[[Callable[[Maker], Item]], Callable[[Maker], Item]]:
     """Registers a function as the skill of its name."""
 
-    def register(make: Callable[[Maker], Row]) -> Callable[[Maker], Row]:
+    def register(make: Callable[[Maker], Item]) -> Callable[[Maker], Item]:
         SKILLS[make.__name__.rstrip("_")] = Skill(make, group, requests, tuple(paraphrases))
         return make
 
@@ -57,27 +70,28 @@ class Maker:
 
     def make(self, skill: str) -> Row:
         """One item without id."""
-        return self.answered(SKILLS[skill].make(self))
+        return self.answered(self.draft(skill))
 
     def answered(self, row: Row) -> Row:
         """The item with a reference drawn from its answers."""
         row["output"] = sample(row, self.rng)
         return {name: row[name] for name in COLUMNS}
 
-    def row(
-        self, skill: str, facts: Sequence[Fact], answer: str, text: str = "", **slots: str
-    ) -> Row:
-        """The item of a skill: its request's `slots` filled, `text` its input."""
-        known = SKILLS[skill]
-        requests = known.paraphrases if self.paraphrased and known.paraphrases else known.requests
-        asked = [f"{fact.subject}.{fact.relation}" for fact in facts]
+    def draft(self, skill: str) -> Row:
+        """An item without id and reference."""
+        row = SKILLS[skill]
+        item = row.make(self)
+        requests = row.paraphrases if self.paraphrased and row.paraphrases else row.requests
+        asked = [f"{fact.subject}.{fact.relation}" for fact in item.facts]
+        if item.text:
+            asked = [":".join((skill, *sorted(item.slots.values()), item.text))]
         return {
-            "instruction": self.rng.choice(requests).format(**slots),
-            "input": text,
+            "instruction": self.rng.choice(requests).format(**item.slots),
+            "input": item.text,
             "skill": skill,
-            "keys": [":".join((skill, *sorted(slots.values()), text))] if text else asked,
-            "facts": [list(fact) for fact in facts],
-            "grammar": answer,
+            "keys": list(item.keys) or asked,
+            "facts": [list(fact) for fact in item.facts],
+            "grammar": item.answer,
         }
 
     def subject(self) -> tuple[str, tuple[str, ...]]:
