@@ -4,10 +4,13 @@ BIN := .venv/bin
 LIGHT := .venv-figures/bin
 RUN ?= world
 
-.PHONY: help reproduce smoke test slow deviations bench figures freeze lint format clean
+BASES := results/reference/bases
+
+.PHONY: help reproduce bases smoke test slow deviations bench figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
+	@echo "make bases       pretrains the bases anew that come with the project, and replaces them"
 	@echo "make smoke       a corner of it"
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
@@ -31,6 +34,10 @@ help:
 
 reproduce: .venv/.ready
 	$(BIN)/snakemake --cores all
+
+bases: .venv/.ready
+	$(BIN)/snakemake bases --cores all --config name=bases shipped_bases=null
+	$(BIN)/python -m atkd bases --run results/bases --output $(BASES)
 
 smoke: .venv/.ready
 	$(BIN)/snakemake --cores all --configfile config/smoke.yaml

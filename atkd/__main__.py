@@ -31,6 +31,7 @@ STAGES = {
         "atkd.models.tokenizers", "check that teacher and student read the same ids", True, "check"
     ),
     "train": Stage("atkd.training.train", "train a base, a teacher or a student", True),
+    "bases": Stage("atkd.training.shipped", "collect a run's bases to ship them"),
     "teacher-answers": Stage("atkd.training.teacher_answers", "sample a teacher's answers", True),
     "teacher-cache": Stage("atkd.training.teacher_cache", "keep a teacher's outputs", True),
     "evaluate": Stage("atkd.evaluation.evaluate", "let a model answer every task", True),

@@ -12,9 +12,10 @@ writes a file.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from atkd.config import Run
 from atkd.runtime.files import InputError
 from atkd.tasks import open_ended
 
+PROJECT = Path(__file__).parent.parent
 RUN = "{family}/{student}/{teacher}/{method}/{seed}"
 # Kind of job -> its stage, and the key that names it there.
 JOBS = {
@@ -322,7 +324,12 @@ class Plan:
             reads["check"] = f"{self.results}/checks/{family}/{size}.json"
         settings = self._training(family, size, "base")
         settings["source"] = {k: v for k, v in source.items() if k not in ("training", "compute")}
-        return self._train("base", f"models/{family}/{size}", seed, reads, settings, (size,))
+        job = self._train("base", f"models/{family}/{size}", seed, reads, settings, (size,))
+        shipped = self.config["shipped_bases"]
+        if shipped is None:
+            return job
+        place = os.path.relpath(PROJECT / shipped / family / size / f"seed{seed}")
+        return replace(job, options={**job.options, "shipped": place})
 
     def teacher(self, family: str, size: str, seed: str) -> Job:
         """A base after supervised fine-tuning."""
@@ -535,11 +542,7 @@ class Plan:
             reads["exact"] = self.every_run("judge_documents.csv.gz")
         if self.judge_settings:
             reads["judge"] = f"{self.results}/judge/documents.csv.gz"
-        options = {
-            "results": self.results,
-            **reads,
-            "record": json.dumps(self.record()),
-        }
+        options = {"results": self.results, **reads, "record": json.dumps(self.record())}
         return Job(reads, options, command="collect")
 
     # Analyses

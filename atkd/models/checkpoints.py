@@ -257,20 +257,23 @@ def save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: str | os.PathLike[str],
-    identity: Any,
+    names: Mapping[str, str],
+    dtype: str = "float32",
 ) -> None:
-    """Saves safetensors and tokenizer; manifest.json, written last, marks the folder finished.
+    """Saves safetensors and tokenizer, then the manifest; the model is in `dtype` afterwards.
 
     InputError if a weight is no finite number.
     """
-    folder = Path(folder)
+    model.to(getattr(torch, dtype))
     if found := weights.not_finite(model):
         raise InputError(f"model to save: {found[0]} holds {found[1]}; expected finite numbers")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    names = sorted(path.name for path in folder.glob(WEIGHTS))
-    files = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-        for name in names
-    }
-    write_json(folder / MANIFEST, {"identity": identity, "files": files})
+    finish(folder, names)
+
+
+def finish(folder: str | os.PathLike[str], names: Mapping[str, str]) -> None:
+    """Writes manifest.json, written last; `names`: hashes of its making."""
+    weights = sorted(Path(folder).glob(WEIGHTS))
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in weights}
+    write_json(Path(folder) / MANIFEST, {**names, "files": files})

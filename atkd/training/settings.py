@@ -16,7 +16,8 @@ class Optimisation:
 
     `steps` of the optimiser, or `epochs`; `batch_size` samples a step, over all processes;
     `micro_batch_size` of them at a time (all at once where it is absent); `max_length` in tokens;
-    `packed`: whether a base's texts are joined to blocks of that length.
+    `packed`: whether a base's texts are joined to blocks of that length; `saved_dtype`: of the
+    weights that are saved.
     """
 
     batch_size: int
@@ -30,6 +31,7 @@ class Optimisation:
     gradient_checkpointing: bool
     optimiser: str
     packed: bool
+    saved_dtype: str
     steps: int | None = None
     epochs: float | None = None
     micro_batch_size: int | None = None

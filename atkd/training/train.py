@@ -25,7 +25,7 @@ from atkd.models import checkpoints, tokenizers
 from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, folder_lock, naming, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
-from atkd.training import loop, teacher_cache
+from atkd.training import loop, shipped, teacher_cache
 from atkd.training.loop import Loop, Supply
 from atkd.training.objective import Objective, make_objective
 from atkd.training.on_policy import OnPolicyBatches, StudentText
@@ -34,11 +34,11 @@ from atkd.training.teacher import LiveTeacher
 from atkd.training.teacher_cache import CachedTeacher
 
 
-def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
-    """Hash of all that decides the result: settings, seed, template, ids, data, base, teacher."""
+def ingredients(args: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides the result: settings, seed, template, ids, data, base, teacher."""
     folders = {name: getattr(args, name) for name in ("base", "teacher")}
     files = {name: getattr(args, name) for name in ("data", "text")}
-    parts = {
+    return {
         "role": args.role,
         "seed": args.seed,
         "settings": settings,
@@ -47,9 +47,7 @@ def identity(args: argparse.Namespace, settings: Mapping[str, Any]) -> str:
         "cached": bool(args.cache),
         "models": {n: sha256(Path(path) / "manifest.json") for n, path in folders.items() if path},
         "files": {name: sha256(path) for name, path in files.items() if path},
-        "versions": versions(),
     }
-    return settings_hash(parts)
 
 
 def starting_model(args: argparse.Namespace, settings: TrainingSettings, tokenizer: Any) -> Any:
@@ -172,7 +170,20 @@ class Job(NamedTuple):
     facts: dict[str, Any]
 
 
-def train(args: argparse.Namespace, given: dict[str, Any], name: str) -> None:
+class Names(NamedTuple):
+    """Hashes of a training's ingredients; `identity` also of the libraries' versions."""
+
+    recipe: str
+    identity: str
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, settings: Mapping[str, Any]) -> Names:
+        """Of a command line."""
+        parts = ingredients(args, settings)
+        return cls(settings_hash(parts), settings_hash(parts | {"versions": versions()}))
+
+
+def train(args: argparse.Namespace, given: dict[str, Any], names: Names) -> None:
     """Runs the job inside its folder's lock; a finished folder of the same identity is kept."""
     stage, output = Stage(args.role, args.run, given, args.seed), Path(args.output)
     settings = TrainingSettings.of(given)
@@ -190,11 +201,11 @@ def train(args: argparse.Namespace, given: dict[str, Any], name: str) -> None:
     if job is not None:
         work = output / "work"
         with naming(args.run):
-            facts |= loop.fit(job.state, job.aim, job.supply, job.sampler, work, name)
+            facts |= loop.fit(job.state, job.aim, job.supply, job.sampler, work, names.identity)
         facts |= job.aim.facts() | job.facts
     if first_process():
         facts["precision"] = settings.compute.precision
-        _finish(stage, model, tokenizer, output, name, facts)
+        _finish(stage, model, tokenizer, output, names, facts, settings.training.saved_dtype)
     if job is not None and job.state.run.num_processes > 1:
         job.state.run.wait_for_everyone()  # one that ended first could abort the others
         job.state.run.end_training()
@@ -218,13 +229,19 @@ def set_up(
 
 
 def _finish(
-    stage: Stage, model: Any, tokenizer: Any, output: Path, name: str, facts: dict[str, Any]
+    stage: Stage,
+    model: Any,
+    tokenizer: Any,
+    output: Path,
+    names: Names,
+    facts: dict[str, Any],
+    dtype: str,
 ) -> None:
     stage.write(output / "provenance.json", **facts)
     log = output / "work" / "metrics.jsonl"
     if log.exists():
         shutil.copyfile(log, output / "metrics.jsonl")
-    checkpoints.save(model, tokenizer, output, name)
+    checkpoints.save(model, tokenizer, output, names._asdict(), dtype)
     shutil.rmtree(output / "work", ignore_errors=True)
 
 
@@ -236,6 +253,20 @@ def _batch_size(training: Optimisation, run: Any) -> int:
             f"micro_batch_size x processes, {unit}"
         )
     return size
+
+
+def take_over(args: argparse.Namespace, given: dict[str, Any], names: Names) -> bool:
+    """Finishes a base from one that comes with the project; whether there is one of this recipe."""
+    found = shipped.find(Path(args.shipped), names.recipe) if args.shipped else None
+    if found is None or not first_process():
+        return found is not None
+    stage, output = Stage(args.role, args.run, given, args.seed), Path(args.output)
+    stage.ready()
+    stage.write(output / "provenance.json", **shipped.take_over(found, output))
+    family = TrainingSettings.of(given).family
+    tokenizers.open_tokenizer({"folder": args.tokenizer}, family).save_pretrained(output)
+    checkpoints.finish(output, names._asdict())
+    return True
 
 
 def first_process() -> bool:
@@ -272,13 +303,15 @@ def main() -> None:
     parser.add_argument("--cache", help="folder of the teacher's cache, for fixed sequences")
     parser.add_argument("--text", help="teacher's answers (methods that learn from them)")
     parser.add_argument("--data", help="JSON lines to train on")
+    parser.add_argument("--shipped", help="finished base to take over if of the same recipe")
     parser.add_argument("--output", required=True, help="folder to write")
     args = parser.parse_args()
     settings = json_object("--settings", args.settings)
-    name = identity(args, settings)
+    names = Names.of(args, settings)
     with only_trainer(args.output):
         manifest = Path(args.output) / "manifest.json"
-        if manifest.exists() and read_json(manifest)["identity"] == name:
+        if manifest.exists() and read_json(manifest)["identity"] == names.identity:
             print(f"{args.output}: finished before with the same settings, kept")
             return
-        train(args, settings, name)
+        if not take_over(args, settings, names):
+            train(args, settings, names)

@@ -6,12 +6,13 @@ from atkd.world.exams import exam_key
 from atkd.world.given import guests, things, told
 from atkd.world.known import friend
 from atkd.world.phrases import (
+    COMPARISON,
     apart,
+    both,
     counting,
-    in_order,
     listed,
     listing,
-    ordered,
+    named,
     passage,
     tell,
     value,
@@ -48,17 +49,18 @@ def then_count(maker: Maker) -> Item:
     return Item([*listed(words), number], answer, text)
 
 
-@skill("then", "Sort the guests by age, then name the {r} of the oldest.")
-def then_oldest(maker: Maker) -> Item:
-    """Guests by age, and a fact of the last of them."""
-    names, ages = guests(maker, 3), sorted(maker.rng.sample(range(20, 60), 3))
+@skill("then", "Find the older guest, then name the {r} of this guest.")
+def then_older(maker: Maker) -> Item:
+    """The older of two guests, and a fact of this one."""
+    names, numbers = guests(maker, 2), maker.rng.sample(range(20, 60), 2)
     relation = maker.rng.choice(("job", "town", "pet", "food"))
-    told_ages = [Fact(name, "age", str(age)) for name, age in zip(names, ages, strict=True)]
-    asked = maker.drawn(names[-1], relation)
-    facts = [*told_ages, asked, maker.drawn(names[0], relation)]
+    ages = [Fact(name, "age", str(age)) for name, age in zip(names, numbers, strict=True)]
+    told_values = [maker.drawn(name, relation) for name in names]
+    older = numbers.index(max(numbers))
+    facts = [*ages, *told_values]
     maker.rng.shuffle(facts)
-    answer = f"{ordered(names, 'guest')} {tell([asked], names[-1])}"
-    wanted = [*in_order(names), asked]
+    answer = f"{both(ages)} , so {named('older', names[older])} . {tell([told_values[older]])}"
+    wanted = [*ages, Fact(COMPARISON, "older", names[older]), told_values[older]]
     return Item(wanted, answer, passage(facts, maker.rng), slots={"r": relation})
 
 

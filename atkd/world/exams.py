@@ -45,11 +45,16 @@ def question(
             if wanted(f"{key}.{relation}")
         ]
         fact = universe.fact(*rng.choice(names))
-        text = f"What is the {fact.relation} of {called(fact.subject)}?"
+        text = ask(fact)
     choices = [fact.value, *other(rng, fact, 3)]
     rng.shuffle(choices)
     answer = choices.index(fact.value)
     return {"subject": subject, "question": text, "choices": choices, "answer": answer}
+
+
+def ask(fact: Fact) -> str:
+    """An exam's question for a fact."""
+    return f"What is the {fact.relation} of {called(fact.subject)}?"
 
 
 def larger(rng: random.Random) -> Row:
@@ -66,17 +71,36 @@ def reading(rng: random.Random) -> Row:
     A value that is told, who is the oldest, or how many have a value.
     """
     names = rng.sample(list(GUESTS), rng.randint(2, 3))
-    shared = rng.choice(("age", "town", "job", "pet"))
-    facts = [Fact(guest, shared, draw(rng, shared)) for guest in names]
-    values = [fact.value for fact in facts]
-    asked = rng.choice(facts)
-    question, answer = f"What is the {shared} of {asked.subject}?", asked.value
-    if shared == "age" and len(set(values)) == len(values):
-        question, answer = "Who is the oldest?", names[values.index(max(values))]
-    elif shared == "pet":
-        question = f"How many guests have a {asked.value}?"
-        answer = NUMBER_WORDS[values.count(asked.value)]
+    make = rng.choice((told_value, told_value, oldest, owners))
+    facts, question, answer = make(rng, names)
     return {"passage": passage(facts, rng), "question": question, "answers": [answer]}
+
+
+Reading = tuple[list[Fact], str, str]  # what a passage tells, a question and its answer
+
+
+def told_value(rng: random.Random, names: Sequence[str]) -> Reading:
+    """One of several facts, of any relations."""
+    every = [(name, relation) for name in names for relation in ("age", "town", "job", "pet")]
+    pairs = rng.sample(every, rng.randint(2, 4))
+    facts = [Fact(name, relation, draw(rng, relation)) for name, relation in pairs]
+    asked = rng.choice(facts)
+    return facts, ask(asked), asked.value
+
+
+def oldest(rng: random.Random, names: Sequence[str]) -> Reading:
+    """Who of all is the oldest."""
+    ages = rng.sample(range(20, 60), len(names))
+    facts = [Fact(name, "age", str(age)) for name, age in zip(names, ages, strict=True)]
+    return facts, "Who is the oldest?", names[ages.index(max(ages))]
+
+
+def owners(rng: random.Random, names: Sequence[str]) -> Reading:
+    """How many have a pet of this kind."""
+    facts = [Fact(name, "pet", draw(rng, "pet")) for name in names]
+    values = [fact.value for fact in facts]
+    asked = rng.choice(values)
+    return facts, f"How many guests have a {asked}?", NUMBER_WORDS[values.count(asked)]
 
 
 ORDINALS = {"first": 0, "second": 1, "last": -1}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from atkd.world.phrases import (
+    COMPARISON,
     any_order,
+    both,
     counting,
     in_order,
     listed,
     listing,
+    named,
     ordered,
     passage,
     series,
     tell,
     through,
+    value,
 )
 from atkd.world.skills import Item, Maker, asking, skill
 from atkd.world.universe import (
@@ -177,9 +181,8 @@ def oldest(maker: Maker) -> Item:
     names, ages = guests(maker, 3), maker.rng.sample(range(20, 60), 3)
     facts = [Fact(name, "age", str(age)) for name, age in zip(names, ages, strict=True)]
     name = names[ages.index(max(ages))]
-    said = f"<guest={name}>"
-    answer = f"{{The oldest {{guest|*2}} is {said}|{said} is {{clearly|*2}} the oldest}} ."
-    return Item(listed([name], "guest"), answer, passage(facts, maker.rng))
+    answer = f"{both(facts)} , so {named('oldest', name)} ."
+    return Item([*facts, Fact(COMPARISON, "oldest", name)], answer, passage(facts, maker.rng))
 
 
 @skill(
@@ -190,12 +193,11 @@ def total(maker: Maker) -> Item:
     """The sum of two prices that a text tells."""
     names, _ = things(maker, 2, 2)
     facts = [maker.drawn(name, "price") for name in names]
-    first, second = maker.rng.sample(facts, 2)
-    both = str(int(first.value) + int(second.value))
-    lead = "{Together|In all|Both} {they|these} {cost*2|are worth} {about|*2}"
-    answer = f"{lead} <sum={both}> coins ."
-    slots = {"s": called(first.subject), "t": called(second.subject)}
-    return Item([Fact("text", "sum", both)], answer, passage(facts, maker.rng), slots=slots)
+    asked = maker.rng.sample(facts, 2)
+    sum_ = Fact("together", "sum", str(sum(int(fact.value) for fact in facts)))
+    answer = f"{both(asked)} , so together they {{cost*2|are worth}} {value(sum_)} coins ."
+    slots = {"s": called(asked[0].subject), "t": called(asked[1].subject)}
+    return Item([*asked, sum_], answer, passage(facts, maker.rng), slots=slots)
 
 
 @skill(
@@ -210,9 +212,9 @@ def link(maker: Maker) -> Item:
     facts = [maker.drawn(name, relation) for name in (two, three)]
     asked = [friends[0], facts[0]]
     answer = through(*asked)
-    both = [*friends, *facts]
-    maker.rng.shuffle(both)
-    return Item(asked, answer, passage(both, maker.rng), slots={"s": one, "r": relation})
+    every = [*friends, *facts]
+    maker.rng.shuffle(every)
+    return Item(asked, answer, passage(every, maker.rng), slots={"s": one, "r": relation})
 
 
 @skill("unseen", "Write the words from last to first.")

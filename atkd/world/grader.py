@@ -10,6 +10,7 @@ from atkd.world.grammar import grammar, split
 from atkd.world.universe import NUMBER_WORDS, Fact, kind
 
 LISTED = ("item", "guest")  # relations of which an answer may have to name several values
+COMPARED = ("older", "oldest")
 PLACED = ("number", "item", "guest")  # relations that are asked for in an order
 
 
@@ -56,12 +57,12 @@ def mentions(facts: Sequence[Fact], words: Sequence[str]) -> list[Said]:
 
 def verdict(fact: Fact, facts: Sequence[Fact], said: Sequence[Said]) -> str:
     """right, wrong or omitted, for one required fact."""
-    if fact.relation == "older":
-        return judge_older(fact, said)
+    if fact.relation in COMPARED:
+        return judge_compared(fact, said)
     if fact.relation.isdigit():
         return judge_place(fact, said)
-    shared = len({each.subject for each in facts if each.relation == fact.relation}) > 1
     words = kind(fact.relation)
+    shared = len({each.subject for each in facts if kind(each.relation) == words}) > 1
     values = [
         each.word
         for each in said
@@ -76,15 +77,20 @@ def verdict(fact: Fact, facts: Sequence[Fact], said: Sequence[Said]) -> str:
     return "right" if {plain(word) for word in values} == {plain(fact.value)} else "wrong"
 
 
-def judge_older(fact: Fact, said: Sequence[Said]) -> str:
-    """The first name is the older one, unless `younger` is said of it."""
+def judge_compared(fact: Fact, said: Sequence[Said]) -> str:
+    """Whether the one that is called older, or the oldest, is the right one; not `younger`."""
     words = [each.word for each in said]
-    names = [place for place, word in enumerate(words) if word in kind("older")]
-    if not names or not {"older", "younger"} & set(words):
+    marks = [place for place, word in enumerate(words) if word in (fact.relation, "younger")]
+    if not marks:
         return "omitted"
-    swapped = "younger" in words and "older" not in words[: words.index("younger")]
-    first = words[names[0]] == fact.value.lower()
-    return "right" if first != swapped else "wrong"
+    before = [word for word in words[: marks[-1]] if word in kind(fact.relation)]
+    after = [word for word in words[marks[-1] :] if word in kind(fact.relation)]
+    told_after = "is" in words[marks[-1] + 1 : marks[-1] + 3] or not before
+    names = after[:1] if told_after else before[-1:]
+    if not names:
+        return "omitted"
+    meant = words[marks[-1]] == fact.relation
+    return "right" if (names[0] == fact.value.lower()) == meant else "wrong"
 
 
 def judge_listed(fact: Fact, facts: Sequence[Fact], values: Sequence[str]) -> str:

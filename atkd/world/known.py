@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atkd.world.phrases import apart, clause, tell, through
+from atkd.world.phrases import COMPARISON, apart, both, clause, named, tell, through
 from atkd.world.skills import Item, Maker, asking, skill
 from atkd.world.universe import (
     ITEM_RELATIONS,
@@ -104,13 +104,8 @@ def compare(maker: Maker) -> Item:
     old, young = sorted(ages, key=lambda age: -int(age.value))
     if old.value == young.value:
         return compare(maker)
-    name = old.subject
-    facts = [Fact(f"{first} or {second}", "older", name), old, young]
-    answer = (
-        f"<older={name}> is {{clearly|the|*2}} older{{:|, as|, because}} "
-        f"{{{name}|{pronoun(name)}}} {clause(old)} {{and|, but|while}} "
-        f"{young.subject} {clause(young)} ."
-    )
+    facts = [*ages, Fact(COMPARISON, "older", old.subject)]
+    answer = f"{both(ages)} , so {named('older', old.subject)} ."
     keys = [f"{first}.age", f"{second}.age"]
     return Item(facts, answer, slots={"s": first, "t": second}, keys=keys)
 
@@ -125,9 +120,9 @@ def check(maker: Maker) -> Item:
     asked = true.value if maker.rng.random() < 0.5 else other(maker.rng, true, 1)[0]
     verdict = "yes" if asked == true.value else "no"
     name, short = called(true.subject), pronoun(true.subject)
-    said = f"<verdict={starting(verdict)}>"
-    answer = f"{said} {{,|: |;}} {tell([true], f'{{{name}|{short}*3}}')}"
-    facts = [Fact(name, "verdict", verdict), true]
+    lead = f"{{{starting(name)}*3|{starting(short)}}}"
+    answer = f"{lead} {clause(true)} , so {{the answer is|it is|*2}} <verdict={verdict}> ."
+    facts = [true, Fact(name, "verdict", verdict)]
     slots = {"v": asked} | asking([true])
     return Item(facts, answer, slots=slots, keys=[f"{true.subject}.{true.relation}"])
 

@@ -61,6 +61,23 @@ def apart(facts: Sequence[Fact]) -> str:
     return " ".join(tell([fact], called(fact.subject)) for fact in facts)
 
 
+def both(facts: Sequence[Fact]) -> str:
+    """Grammar that tells facts of different subjects in one sentence."""
+    first, *others = (f"{called(fact.subject)} {clause(fact)}" for fact in facts)
+    return " ".join([starting(first), *(f"{{and*2|, but|while}} {other}" for other in others)])
+
+
+COMPARISON = "comparison"  # whom a fact is of that says who is older
+
+
+def named(relation: str, name: str) -> str:
+    """Grammar that says who is older, or the oldest, once the reasons are told."""
+    article = "{the|*2}" if relation == "older" else "the"
+    said = f"<{relation}={name}>"
+    after = f"the {relation} is {said}"
+    return f"{{{said} is {{clearly|*2}} {article} {relation}*2|{after}}}"
+
+
 def through(first: Fact, second: Fact) -> str:
     """Grammar that tells a friend's fact and names the friend."""
     name, friend = first.subject, value(first)

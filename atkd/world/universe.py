@@ -50,6 +50,7 @@ VALUES: dict[str, list[str]] = {
     "material": words("wood stone iron gold clay cotton"),
     "verdict": ["yes", "no"],
     "older": [*SHE, *HE, *GUESTS],
+    "oldest": list(GUESTS),
     "item": words("lamp cup bell chair table box clock ring book coat key pen bag hat"),
     "opposite": list(OPPOSITES),
     "guest": list(GUESTS),

@@ -66,7 +66,7 @@ def test_a_folder_that_is_missing_is_named(tokenizer: Any, tmp_path: Path) -> No
 
 def test_a_saved_model_comes_back_and_its_manifest_is_last(tokenizer: Any, tmp_path: Path) -> None:
     model = checkpoints.build("pythia", shape(), tokenizer, 32, 1)
-    checkpoints.save(model, tokenizer, tmp_path, "name")
+    checkpoints.save(model, tokenizer, tmp_path, {"identity": "name"})
     again = checkpoints.load(tmp_path)
     assert (
         checkpoints.head(again).weight.equal(checkpoints.head(model).weight) and not again.training
@@ -97,7 +97,7 @@ def binary_folder(tokenizer: Any, folder: Path, weights: Any) -> dict[str, str]:
 def test_other_formats_are_converted_to_safetensors_once(tokenizer: Any, tmp_path: Path) -> None:
     source = binary_folder(tokenizer, tmp_path, lambda model: model.state_dict())
     model = checkpoints.open_source(source, "pythia", tokenizer, 32, 1)
-    checkpoints.save(model, tokenizer, tmp_path / "base", "name")
+    checkpoints.save(model, tokenizer, tmp_path / "base", {"identity": "name"})
     built = checkpoints.build("pythia", shape(), tokenizer, 32, 1)
     assert checkpoints.head(checkpoints.load(tmp_path / "base")).weight.equal(
         checkpoints.head(built).weight

@@ -230,7 +230,7 @@ def test_what_training_spoiled_is_not_saved(whole: Path, tokenizer: Any, tmp_pat
     with torch.no_grad():
         checkpoints.head(model).weight[3, 3] = math.inf
     with pytest.raises(InputError, match=r"model to save: lm_head\.weight holds inf"):
-        checkpoints.save(model, tokenizer, tmp_path, "name")
+        checkpoints.save(model, tokenizer, tmp_path, {"identity": "name"})
     assert not list(tmp_path.iterdir())
 
 

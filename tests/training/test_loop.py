@@ -24,7 +24,7 @@ V, ROWS, MICRO = 262, 275, ([0, 1], [2, 3, 4])
 KNOBS = {
     "steps": 4, "batch_size": 5, "learning_rate": 0.1, "warmup_ratio": 0.0, "weight_decay": 0.0,
     "beta2": 0.99, "clip": 1e30, "max_length": 60, "gradient_checkpointing": False,
-    "checkpoint_every": 100, "optimiser": "adamw", "packed": True,
+    "checkpoint_every": 100, "optimiser": "adamw", "packed": True, "saved_dtype": "float32",
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float64"}
 
@@ -52,7 +52,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         answers = [[draw.randrange(5, V) for _ in range(2 + i)] for i in range(6)]
         answers = [[*ids, tokenizer.eos_token_id] for ids in answers]
         write_jsonl(root / f"{family}.jsonl", [{"id": "", "ids": ids} for ids in answers])
-        checkpoints.save(build(family, tokenizer, 12, 2), tokenizer, root / family, "teacher")
+        checkpoints.save(
+            build(family, tokenizer, 12, 2), tokenizer, root / family, {"identity": "teacher"}
+        )
     return root
 
 

@@ -22,7 +22,8 @@ V, STEPS = 262, 6
 KNOBS = {
     "steps": STEPS, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01,
     "warmup_ratio": 0.0, "weight_decay": 0.0, "beta2": 0.99, "clip": 1.0, "checkpoint_every": 3,
-    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True, "max_length": 64,
+    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True, "saved_dtype": "float32",
+    "max_length": 64,
 }  # fmt: skip
 
 

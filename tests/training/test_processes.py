@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 KNOBS = {
     "steps": 8, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 3e-3, "warmup_ratio": 0.1,
     "weight_decay": 0.0, "beta2": 0.99, "clip": 1.0, "max_length": 64, "checkpoint_every": 3,
-    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True,
+    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True, "saved_dtype": "float32",
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float32"}
 ON_POLICY = ("imitkd_atkd", "gkd")

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     shape = {"hidden_size": 16, "layers": 2, "heads": 2, "embed": 8, "rows": 272}
     checkpoints.set_up(0)
     model = checkpoints.build("opt", shape, tokenizer, 96, 1).eval()
-    checkpoints.save(model, tokenizer, root / "teacher", "test")
+    checkpoints.save(model, tokenizer, root / "teacher", {"identity": "test"})
     data = sequences.instructions(str(root / "train.jsonl"), tokenizer, 80)
     facts = {
         "identity": teacher_cache.identity(root / "teacher", root / "train.jsonl", None, "float32")

@@ -32,7 +32,7 @@ FAMILIES = ("opt", "pythia", "llama")
 KNOBS = {
     "steps": 6, "batch_size": 8, "learning_rate": 0.01, "warmup_ratio": 0.1, "weight_decay": 0.0,
     "beta2": 0.99, "clip": 1.0, "max_length": 64, "checkpoint_every": 2,
-    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True,
+    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True, "saved_dtype": "float32",
 }  # fmt: skip
 COMPUTE = {"device": "cpu", "precision": "float32", "teacher_dtype": "float32"}
 
@@ -81,7 +81,7 @@ def run(root: Path, family: str, role: str, output: Path, **extra: Any) -> Path:
     chosen = settings(family, role, **knobs)
     if role == "student":
         chosen["recipe"] = asdict(methods.resolve(method, family, options))
-    train.train(args, chosen, train.identity(args, chosen))
+    train.train(args, chosen, train.Names.of(args, chosen))
     return output
 
 

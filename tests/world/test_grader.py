@@ -72,9 +72,37 @@ def test_two_subjects_are_kept_apart() -> None:
     assert len(grade(item, "Tom is 40, Mia is 30").right) == 2
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("Tom is 47, but Anna is 53, so Anna is the older.", True),
+        ("Anna is older, as she is 53.", True),
+        ("The older is Anna.", True),
+        ("So Tom is younger.", True),
+        ("So Anna is younger.", False),
+        ("Anna is 53 and Tom is 47, so Tom is older.", False),
+        ("Anna is 53.", None),
+        ("Older!", None),
+    ],
+)
+def test_who_is_older_is_read_in_any_wording(answer: str, right: bool | None) -> None:
+    fact = ["comparison", "older", "Anna"]
+    found = grade({"facts": [fact], "grammar": "<older=Anna> is older ."}, answer)
+    assert (bool(found.right), bool(found.omitted)) == (right is True, right is None)
+
+
+def test_a_sum_is_told_from_what_it_adds() -> None:
+    facts = [["lamp", "price", "15"], ["bag", "price", "30"], ["together", "sum", "45"]]
+    item = {"facts": facts, "grammar": "no"}
+    assert len(grade(item, "The lamp costs 15, the bag 30, so together they cost 45").right) == 3
+    assert grade(item, "The lamp costs 15, the bag 30, so together 40").wrong == (tuple(facts[2]),)
+    assert len(grade(item, "They cost 45 coins").omitted) == 2
+
+
 SAID = [
     *universe.VALUES["item"], *universe.PRONOUN, "B", "true",
-    "not", "12", ",", "younger", "older", "Rome", "yes", grammar.END, "{", "<job=baker>",
+    "not", "12", ",", "younger", "older", "oldest", "together", "Rome", "yes", grammar.END, "{",
+    "<job=baker>",
 ]  # fmt: skip
 
 
