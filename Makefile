@@ -49,7 +49,7 @@ slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow
 
 deviations: .venv/.ready
-	$(BIN)/snakemake deviations --cores all --configfile config/deviations.yaml
+	$(BIN)/snakemake deviations --cores all --configfile config/world.yaml config/world/deviations.yaml
 
 # Liger's own requirements are left out: the loss needs none that is not installed.
 .venv/.bench: .venv/.ready pyproject.toml

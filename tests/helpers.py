@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from snakemake.utils import update_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "atkd"
@@ -35,6 +36,15 @@ def copy_of_checkout(folder: Path) -> Path:
 def smoke() -> dict[str, Any]:
     """What config/smoke.yaml says."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "config/smoke.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def over_world(name: str) -> dict[str, Any]:
+    """What config/world.yaml says with a file of config/world/ laid over it, as Snakemake does."""
+    found: dict[str, Any] = {}
+    for path in ("world", f"world/{name}"):
+        text = (ROOT / f"config/{path}.yaml").read_text(encoding="utf-8")
+        update_config(found, yaml.safe_load(text))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, over_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +16,7 @@ from atkd import config as grid
 from atkd.runtime.files import InputError
 
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+OVER_WORLD = sorted((ROOT / "config/world").glob("*.yaml"))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -29,6 +30,14 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
     assert found["name"] == path.stem
     assert found["evaluation"]["shots"]["mmlu"] == (2 if path.stem == "world" else 5)
     assert grid.checked(found) == found
+
+
+@pytest.mark.parametrize("name", [path.stem for path in OVER_WORLD])
+def test_every_file_over_the_world_is_valid_and_shares_its_models(name: str) -> None:
+    found, world = grid.checked(over_world(name)), grid.checked(read("world"))
+    assert found["name"] == name
+    same = ("families", "training", "tasks", "evaluation")
+    assert {key: found[key] for key in same} == {key: world[key] for key in same}
 
 
 FAMILY = {"tokenizer": {"train": 400}, "models": {"1b": {"hub": "some/model"}}}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT, smoke
+from helpers import ROOT, over_world, smoke
 
 from atkd import __main__, config
 from atkd.plan import JOBS, Plan
@@ -127,14 +127,13 @@ def test_the_kin_of_a_student_are_its_runs_and_its_teachers() -> None:
 
 
 def test_the_record_says_what_was_run_and_on_what() -> None:
-    plan = planned("deviations")
+    plan = Plan(config.checked(over_world("deviations")))
     record = plan.record()
     assert record["source"] == "world" and record["config"] == "deviations"
     assert "opt/125m/1.3b/gkd+released/3" in record["runs"] and record["judge"] is False
     assert record["runs"] == [run.key for run in plan.runs]
-    for name in ("world", "deviations"):
-        frozen = ROOT / f"results/reference/{name}/run.json"
-        assert planned(name).record() == read_json(frozen)
+    assert record == read_json(ROOT / "results/reference/deviations/run.json")
+    assert planned("world").record() == read_json(ROOT / "results/reference/world/run.json")
 
 
 def test_a_cluster_job_of_several_gpus_starts_several_processes() -> None:
