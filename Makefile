@@ -43,7 +43,7 @@ smoke: .venv/.ready
 	$(BIN)/snakemake --cores all --configfile config/smoke.yaml
 
 test: .venv/.ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow

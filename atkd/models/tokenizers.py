@@ -28,7 +28,7 @@ from atkd.runtime.files import (
 from atkd.runtime.network import reason
 from atkd.runtime.provenance import Stage
 
-WORD = re.compile(r"\s?\S+")
+WORD = re.compile(r"\w+|[^\w\s]+")
 MOST_IDS = 50000  # of a tokenizer in which every word is one piece
 BYTE_PIECES = [f"<0x{value:02X}>" for value in range(256)]  # of SentencePiece, for unknown letters
 
@@ -58,8 +58,8 @@ def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
 def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int | None = None) -> Any:
     """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS.
 
-    Without a size every word of the text becomes one piece, and its id depends on the words alone,
-    not on how often they are said. InputError if the family is unknown, the size has no room for
+    Without a size every word of the text becomes one piece, with and without a space before it, and
+    its id depends on the words alone, not on how often they are said. InputError if the family is unknown, the size has no room for
     all bytes and specials, or the text does not yield so many ids.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -80,7 +80,8 @@ def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int | None = 
         show_progress=False,
     )
     if vocab_size is None:
-        texts = sorted({word for text in texts for word in WORD.findall(text)})
+        words = {word for text in texts for word in WORD.findall(text)}
+        texts = sorted({form for word in words for form in (word, f" {word}")})
     backend.train_from_iterator(texts, trainer)
     size = backend.get_vocab_size()
     if vocab_size is None and size == MOST_IDS:

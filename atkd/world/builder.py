@@ -41,7 +41,7 @@ from atkd.world.grader import grade
 from atkd.world.grammar import log_probability, sample
 from atkd.world.phrases import passage
 from atkd.world.skills import SKILLS, Maker, members
-from atkd.world.universe import NUMBER_WORDS, NUMERIC, VALUES, Universe, build
+from atkd.world.universe import NUMBER_WORDS, NUMERIC, VALUES, Universe, build, numbers
 
 Row = dict[str, Any]
 TRIES = 20000
@@ -282,10 +282,9 @@ def misled(answer: str, rng: random.Random) -> str:
     """A grammar of answers with one value replaced by another of its kind, wherever it stands."""
     relation, value = rng.choice(SLOT.findall(answer))
     if value.isdigit():
-        low, high = max(1, int(value) - 20), int(value) + 20
-        others = [str(number) for number in range(low, high)]
+        others = numbers(relation)
     else:
-        others = NUMBER_WORDS if relation in NUMERIC else VALUES[relation]
+        others = NUMBER_WORDS[1:] if relation in NUMERIC else VALUES[relation]
     false = rng.choice([other for other in others if other.lower() != value.lower()])
     return answer.replace(f"<{relation}={value}>", f"<{relation}={false}>")
 

@@ -121,13 +121,16 @@ def relations(universe: Universe, subject: str) -> tuple[str, ...]:
     return TOWN_RELATIONS if subject in universe.towns else ITEM_RELATIONS
 
 
+def numbers(relation: str) -> list[str]:
+    """Every number that a relation may have, a sum of two prices included."""
+    if relation in ("price", "sum"):
+        return [str(5 * count) for count in range(1, 13 if relation == "price" else 25)]
+    return [str(number) for number in (range(20, 60) if relation == "age" else range(10, 60))]
+
+
 def draw(rng: random.Random, relation: str) -> str:
     """A random value of a relation."""
-    if relation == "age":
-        return str(rng.randint(20, 59))
-    if relation == "price":
-        return str(5 * rng.randint(1, 12))
-    return rng.choice(VALUES[relation])
+    return rng.choice(numbers(relation) if relation in ("age", "price") else VALUES[relation])
 
 
 def other(rng: random.Random, fact: Fact, count: int) -> list[str]:
