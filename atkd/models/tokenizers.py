@@ -59,8 +59,9 @@ def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int | None = 
     """A byte-level BPE of exactly `vocab_size` ids with the family's specials and BOS.
 
     Without a size every word of the text becomes one piece, with and without a space before it, and
-    its id depends on the words alone, not on how often they are said. InputError if the family is unknown, the size has no room for
-    all bytes and specials, or the text does not yield so many ids.
+    its id depends on the words alone, not on how often they are said. InputError if the family is
+    unknown, the size has no room for all bytes and specials, or the text does not yield so many
+    ids.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
