@@ -24,6 +24,7 @@ def answers(documents: pd.DataFrame, family: str) -> pd.DataFrame:
     names.columns = [*Cell._fields, "seed"]
     metric = documents.task.map(lambda task: JUDGE if open_ended(task) else TASKS[task].metric)
     kept = (names.family == family) & names.method.isin(SHOWN) & (documents.metric == metric)
+    kept &= documents.group.fillna("") != ""
     found = documents[kept].join(names[["teacher", "method", "seed"]])
     open_task = found.task.map(open_ended)
     found["exam"] = found.task.map(lambda task: TASKS[task].title).where(~open_task, "")
@@ -61,9 +62,8 @@ def skills(run: Run, family: str) -> Table | None:
         part = found[(found.method == method) & ((found.teacher == teacher) if teacher else True)]
         name = f"{title_of(method)} {teacher.upper()}".strip()
         columns[name] = part.groupby(["exam", "group"]).value.mean()
-    items = found.groupby(["exam", "group"]).apply(
-        lambda part: len(part[["task", "document"]].drop_duplicates()), include_groups=False
-    )
+    asked = found.drop_duplicates(["exam", "group", "task", "document"])
+    items = asked.groupby(["exam", "group"]).size()
     data = pd.DataFrame(columns)
     rows = [
         [" ".join(filter(None, key)), str(items[key]), *(number(value, 0) for value in values)]

@@ -198,7 +198,7 @@ def test_the_world_is_known_by_its_source(source: str, name: str, tmp_path: Path
     assert ("in miniature" in (run / "index.html").read_text()) == world
     for path in (*run.glob("tables/*.md"), *run.glob("tables/*.tex")):
         text = path.read_text()
-        told = path.stem.startswith(("main_", "bits_", "gains", "controls"))
+        told = path.stem.startswith(("main_", "bits_", "gains", "controls", "skills_"))
         assert ("generated analogues" in text) == (world and told), path
         assert world or "(world)" not in text, path
     for path in run.glob("figures/*.txt"):

@@ -97,3 +97,11 @@ def asks(kind, what):
 def growing(kind, what):
     """A resource that doubles, triples, ... with every attempt at a job."""
     return lambda wildcards, attempt: attempt * asks(kind, what)(wildcards)
+
+
+def every_base(wildcards):
+    """The last files of the bases of all pairs and seeds."""
+    sizes = {
+        (pair["family"], pair[role]) for pair in config["pairs"] for role in ("student", "teacher")
+    }
+    return [PLAN.model(*size, seed, "base") for size in sorted(sizes) for seed in config["seeds"]]

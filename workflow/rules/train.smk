@@ -26,14 +26,6 @@ rule base:
         "{params.command} > {log:q} 2>&1"
 
 
-def every_base(wildcards):
-    """The last files of the bases of all pairs and seeds."""
-    sizes = {
-        (pair["family"], pair[role]) for pair in config["pairs"] for role in ("student", "teacher")
-    }
-    return [PLAN.model(*size, seed, "base") for size in sorted(sizes) for seed in config["seeds"]]
-
-
 # What `make bases` makes: all that is pretrained.
 rule bases:
     input:
