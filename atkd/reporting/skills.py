@@ -19,7 +19,11 @@ SHOWN = ("none", "sft", "supervised_kd", "supervised_kd_atkd", "teacher")
 
 
 def answers(documents: pd.DataFrame, family: str) -> pd.DataFrame:
-    """A row per answer of the family's shown models: its kind, skill, number of seeds and value."""
+    """A row per answer of the family's shown models: its score in percent under `value`.
+
+    `exam` is the understanding task it belongs to, empty for open-ended ones; `group` the skill,
+    subject or subtask; `teacher`, `method` and `seed` say which model gave it.
+    """
     names = documents.run.str.split("/", expand=True)
     names.columns = [*Cell._fields, "seed"]
     metric = documents.task.map(lambda task: JUDGE if open_ended(task) else TASKS[task].metric)

@@ -104,4 +104,5 @@ def every_base(wildcards):
     sizes = {
         (pair["family"], pair[role]) for pair in config["pairs"] for role in ("student", "teacher")
     }
-    return [PLAN.model(*size, seed, "base") for size in sorted(sizes) for seed in config["seeds"]]
+    seeds = sorted({PLAN.seed_of_models(seed) for seed in config["seeds"]})
+    return [PLAN.model(*size, seed, "base") for size in sorted(sizes) for seed in seeds]
