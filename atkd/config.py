@@ -13,11 +13,15 @@ from typing import Any
 from atkd.methods import (
     METHODS,
     SWITCHES,
+    TRAINING,
+    Name,
     deviations,
     overrides,
+    own_settings,
     resolve,
     row_of,
     switches_of,
+    training_of,
 )
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import FORMATS, InputError, format_of, read_json, read_yaml
@@ -191,45 +195,63 @@ def _only_one(key: str, given: Mapping[str, Any], kinds: Iterable[str]) -> str:
 
 
 def _check_methods(config: dict[str, Any]) -> None:
-    for name in [*config["methods"], *config["method_settings"]]:
-        key = f"config key {'methods' if name in config['methods'] else 'method_settings'}"
-        plain = name.partition("+")[0]
-        if plain not in METHODS:
-            raise InputError(f"{key}: unknown method {name!r}{nearest(name, METHODS)}")
-        if switches_of(name) and METHODS[plain].loss is None:
-            raise InputError(f"{key}: found {name!r}; {plain} trains nothing that switches change")
+    node = schema()["properties"]["method_settings"]["additionalProperties"]
+    for name in config["methods"]:
+        _check_name("config key methods", name)
+        own = conform(schema(), node, Name.of(name).settings, f"methods.{name}")
+        _check_own("config key methods", name, own)
     for name, settings in config["method_settings"].items():
-        if "+" in name:
-            plain = name.partition("+")[0]
+        _check_name("config key method_settings", name)
+        if name != Name.of(name).row:
             raise InputError(
-                f"config key method_settings: found {name!r}; expected {plain}, whose settings "
-                "hold with every switch"
+                f"config key method_settings: found {name!r}; expected {Name.of(name).row}, whose "
+                "settings hold with every switch"
             )
-        if "divergence" in settings:
-            _check_divergence(name, settings["divergence"])
-        if settings.get("scope") == "corpus":
+        _check_own(f"config key method_settings.{name}", name, settings)
+    for name in config["methods"]:
+        if own_settings(config, name).get("scope") == "corpus":
             _check_corpus(config, name)
 
 
-def _check_divergence(method: str, name: str) -> None:
+def _check_name(key: str, name: str) -> None:
+    """A method that there is, with no switch where nothing is trained."""
+    row = Name.of(name).row
+    if row not in METHODS:
+        raise InputError(f"{key}: unknown method {name!r}{nearest(row, METHODS)}")
+    if switches_of(name) and METHODS[row].loss is None:
+        raise InputError(f"{key}: found {name!r}; {row} trains nothing that switches change")
+
+
+def _check_own(key: str, name: str, own: Mapping[str, Any]) -> None:
+    """A method's own settings are settings that it has."""
+    row = row_of(name)
+    known = [*row.settings, *(TRAINING if row.loss else ())]
+    for setting in own:
+        if setting not in known:
+            expected = ", ".join(known) or "none"
+            raise InputError(f"{key}: {name} has no setting {setting!r}; expected {expected}")
+    if "divergence" in own:
+        _check_divergence(key, own["divergence"])
+
+
+def _check_divergence(key: str, name: str) -> None:
     from atkd.losses.divergences import DIVERGENCES  # loads torch, which few configurations need
 
     if name not in DIVERGENCES:
-        key = f"config key method_settings.{method}.divergence"
-        raise InputError(f"{key}: unknown divergence {name!r}{nearest(name, DIVERGENCES)}")
+        raise InputError(
+            f"{key}.divergence: unknown divergence {name!r}{nearest(name, DIVERGENCES)}"
+        )
 
 
-def _check_corpus(config: dict[str, Any], method: str) -> None:
-    """Tokens of a whole corpus are ranked where they are split, and the teacher's cache has all."""
-    for name in config["methods"]:
-        recipe = resolve(name, config["pairs"][0]["family"], overrides(config, name))
-        split = "hard_fraction" in recipe.settings and recipe.student_fraction == 0
-        cached = recipe.cacheable and recipe.sequences in config["teacher_cache"]
-        if name.partition("+")[0] == method and not (split and cached):
-            raise InputError(
-                f"config key method_settings.{method}.scope: found 'corpus' for {name}; expected a "
-                "method that splits the tokens of fixed sequences, all of them in teacher_cache"
-            )
+def _check_corpus(config: dict[str, Any], name: str) -> None:
+    """Tokens of a whole corpus are ranked where the teacher's cache has all of them."""
+    recipe = resolve(name, config["pairs"][0]["family"], overrides(config, name))
+    cached = recipe.cacheable and recipe.sequences in config["teacher_cache"]
+    if recipe.student_fraction > 0 or not cached:
+        raise InputError(
+            f"config key method_settings.{name}.scope: found 'corpus'; expected a method that "
+            "splits the tokens of fixed sequences, all of them in teacher_cache"
+        )
 
 
 def _check_families(config: dict[str, Any]) -> None:
@@ -277,6 +299,8 @@ def _check_pairs(config: dict[str, Any]) -> None:
             )
         for role in ("student", "teacher"):
             _check_batch(config, pair["family"], pair[role], role)
+        for name in config["methods"]:
+            _check_batch(config, pair["family"], pair["student"], "student", name)
     for family, size in models(config):
         if "build" in config["families"][family]["models"][size]:
             _check_base(config, family, size)
@@ -298,14 +322,18 @@ def _check_base(config: dict[str, Any], family: str, size: str) -> None:
         )
 
 
-def _check_batch(config: dict[str, Any], family: str, size: str, role: str) -> None:
+def _check_batch(
+    config: dict[str, Any], family: str, size: str, role: str, method: str = ""
+) -> None:
     """A batch is made of whole micro-batches on every process."""
-    found, processes = training(config, family, size, role), needs(config, family, [size])["gpus"]
+    found = training(config, family, size, role, method)
+    processes = needs(config, family, [size])["gpus"]
     unit = found.get("micro_batch_size", 1) * max(1, processes)
     if found["batch_size"] % unit:
+        trained = f"{family} {size}" + (f" by {method}" if method else "")
         raise InputError(
-            f"config key training.{role}.batch_size: found {found['batch_size']} for {family} "
-            f"{size}; expected a multiple of micro_batch_size x processes, {unit}"
+            f"config key training.{role}.batch_size: found {found['batch_size']} for {trained}; "
+            f"expected a multiple of micro_batch_size x processes, {unit}"
         )
 
 
@@ -392,12 +420,18 @@ def _run(
     return Run(family, student, teacher, method, seed)
 
 
-def training(config: Mapping[str, Any], family: str, size: str, role: str) -> dict[str, Any]:
-    """Settings of training `size` as `role` (base, teacher, student), its overrides applied."""
+def training(
+    config: Mapping[str, Any], family: str, size: str, role: str, method: str = ""
+) -> dict[str, Any]:
+    """Settings of training `size` as `role` (base, teacher, student) by a student's method."""
     common = config["training"].get(role, config["training"]["student"])
-    own = config["families"][family]["models"][size].get("training", {}).get(role, {})
-    kept = {key: value for key, value in common.items() if key != "allow_random_student"}
-    return kept | own
+    found = {key: value for key, value in common.items() if key != "allow_random_student"}
+    by_size = config["families"][family]["models"][size].get("training", {}).get(role, {})
+    for own in (by_size, training_of(config, method) if method else {}):
+        if "epochs" in own and "steps" not in own:
+            found.pop("steps", None)  # which would take the place of epochs
+        found |= own
+    return found
 
 
 def needs(config: Mapping[str, Any], family: str, sizes: Iterable[str]) -> dict[str, int]:

@@ -1,15 +1,17 @@
 """The methods: a row each, and a method as a job runs it.
 
 A method is a loss on some sequences under settings. One that a wrapper makes of another (`base`)
-keeps the base's sequences and settings and takes the wrapper's loss. A name may carry switches of
-the released code, which departs from the paper: `imitkd+greedy_student_text`, or
-`imitkd+released` for all that touch it. What those do is in the paper's own repository
-(WHU-ZQH/ATKD); no line of it is used here. Importing this module loads no torch.
+keeps the base's sequences and settings and takes the wrapper's loss. A name may carry settings of
+its own, `supervised_kd+learning_rate=0.002`, and switches of the released code, which departs from
+the paper: `imitkd+greedy_student_text`, or `imitkd+released` for all that touch it. What those do
+is in the paper's own repository (WHU-ZQH/ATKD); no line of it is used here. Importing this module
+loads no torch.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +19,8 @@ from typing import Any, NamedTuple
 from atkd.runtime.files import InputError
 
 ALL = "released"
+# The settings that a method may have of its own training; all others are its loss's.
+TRAINING = ("learning_rate", "steps", "epochs", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ METHODS: dict[str, Method] = {
     "dkd": Method(
         "Decoupled KD",
         "dkd",
-        settings={"target_weight": 0.2, "diversity_weight": 1.0},
+        settings={"target_weight": 0.2, "diversity_weight": 1.0, "divergence": "forward_kl"},
         look=("#56B4E9", "X"),
     ),
 }
@@ -185,9 +189,24 @@ class Recipe:
         return self.distils and self.student_fraction < 1 and not self.sample_switches
 
 
+class Name(NamedTuple):
+    """A method's name taken apart: the table's row, switches, settings as they are spelled."""
+
+    row: str
+    switches: tuple[str, ...]
+    settings: dict[str, str]
+
+    @classmethod
+    def of(cls, name: str) -> Name:
+        """From the name; nothing is looked up."""
+        row, *rest = name.split("+")
+        pairs = [part.split("=", 1) for part in rest if "=" in part]
+        return cls(row, tuple(part for part in rest if "=" not in part), dict(pairs))
+
+
 def row_of(name: str) -> Method:
-    """The table's row of a method, switches or not; InputError if it is unknown."""
-    plain = name.partition("+")[0]
+    """The table's row of a method, whatever its name carries; InputError if it is unknown."""
+    plain = Name.of(name).row
     if plain not in METHODS:
         close = difflib.get_close_matches(plain, METHODS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else f"; expected one of {[*METHODS]}"
@@ -195,22 +214,46 @@ def row_of(name: str) -> Method:
     return METHODS[plain]
 
 
+# Settings whose usual name is not their key's.
+SPELLED = {"hard_fraction": "k", "easy_weight": "λ"}
+
+
 def title_of(name: str) -> str:
     """How a method is written for people; `teacher` and unknown names too."""
-    plain, _, switches = name.partition("+")
+    found = Name.of(name)
     known = {"teacher": "Teacher"} | {key: row.title for key, row in METHODS.items()}
-    return known.get(plain, plain) + (f"+{switches}" if switches else "")
+    own = [f"{setting_title(key)} {value}" for key, value in found.settings.items()]
+    switched = "".join(f"+{switch}" for switch in found.switches)
+    return ", ".join([known.get(found.row, found.row) + switched, *own])
+
+
+def setting_title(key: str) -> str:
+    """How a setting is written for people."""
+    return SPELLED.get(key, key.replace("_", " "))
 
 
 def switches_of(name: str) -> list[str]:
     """The switches a method's name carries; InputError if one is unknown."""
-    found = name.split("+")[1:]
+    found = Name.of(name).switches
     unknown = [switch for switch in found if switch not in (*SWITCHES, ALL)]
     if unknown:
         raise InputError(
-            f"method {name!r}: unknown switch {unknown[0]!r}; expected one of {[*SWITCHES, ALL]}"
+            f"method {name!r}: unknown switch {unknown[0]!r}; expected one of {[*SWITCHES, ALL]}, "
+            "or setting=value"
         )
-    return list(SWITCHES) if ALL in found else found
+    return list(SWITCHES) if ALL in found else list(found)
+
+
+def settings_in(name: str) -> dict[str, Any]:
+    """The settings a method's name carries: numbers and true or false as such, others as text."""
+    return {key: _spelled(value) for key, value in Name.of(name).settings.items()}
+
+
+def _spelled(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def trained_as(name: str) -> str:
@@ -232,11 +275,22 @@ def resolve(
     return Recipe(loss, row.sequences, settings, found)
 
 
+def own_settings(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a configuration sets for a method, and over it what the method's name does."""
+    return {**config["method_settings"].get(Name.of(name).row, {}), **settings_in(name)}
+
+
 def overrides(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What a configuration sets for a method: `student_text` if it needs some, its own settings."""
-    own = config["method_settings"].get(name.partition("+")[0], {})
+    """The settings of a method's loss that are not the table's, `student_text` if it needs some."""
     common = config["student_text"] if "student_fraction" in row_of(name).settings else {}
-    return {**common, **own}
+    own = own_settings(config, name)
+    return {**common, **{key: value for key, value in own.items() if key not in TRAINING}}
+
+
+def training_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings of a method's own training."""
+    own = own_settings(config, name)
+    return {key: value for key, value in own.items() if key in TRAINING}
 
 
 def deviations(config: Mapping[str, Any], family: str) -> list[str]:

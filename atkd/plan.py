@@ -305,11 +305,11 @@ class Plan:
 
     # Training
 
-    def _training(self, family: str, size: str, role: str) -> dict[str, Any]:
+    def _training(self, family: str, size: str, role: str, method: str = "") -> dict[str, Any]:
         compute = self.config["compute"]
         return {
             "family": family,
-            "training": configuration.training(self.config, family, size, role),
+            "training": configuration.training(self.config, family, size, role, method),
             "compute": {k: compute[k] for k in ("device", "precision", "teacher_dtype")},
         }
 
@@ -356,7 +356,7 @@ class Plan:
             reads["text"] = f"{self.results}/text/{place}/teacher.jsonl"
         reads["data"] = f"{self.results}/data/train.jsonl"
         reads["tokenizer"] = f"{self.results}/tokenizers/{family}/tokenizer.json"
-        settings = self._training(family, student, "student") | {"recipe": asdict(recipe)}
+        settings = self._training(family, student, "student", method) | {"recipe": asdict(recipe)}
         live = recipe.distils and (recipe.student_fraction > 0 or not cached)
         loaded = (student, teacher) if live else (student,)
         return self._train("student", run.key, seed, reads, settings, loaded)
@@ -570,9 +570,9 @@ class Plan:
             "data": self.task_files(tasks),
             "prompts": [f"{place}/{task}.jsonl" for task in tasks],
         }
-        pairs = zip(kin, models, strict=True)
         options = {
-            "models": [f"{run.key}={folder(model)}" for run, model in pairs],
+            "runs": [run.key for run in kin],
+            "models": [folder(model) for model in models],
             "data": f"{self.results}/data/tasks",
             "prompts": place,
             "output": f"{self.results}/analyses/fidelity/{family}/{student}/seed{seed}.csv",

@@ -168,11 +168,24 @@ LOCAL = {"source": "local", "settings": {"pretrain": "text_novels"}}
             "method_settings: found 'gkd+released'; expected gkd, whose settings hold")),
         pytest.param("method_settings", {"gkd_atkd": {"scope": "corpus"}}, marks=pytest.mark.case(
             "config", "a corpus ranked for a method on the student's own answers",
-            "method_settings.gkd_atkd.scope: found 'corpus' for gkd_atkd; expected a method that "
+            "method_settings.gkd_atkd.scope: found 'corpus'; expected a method that "
             "splits the tokens of fixed sequences, all of them in teacher_cache")),
         pytest.param("method_settings", {"supervised_kd": {"scope": "corpus"}},
-            marks=pytest.mark.case("config", "a corpus ranked for a method that splits no tokens",
-            "method_settings.supervised_kd.scope: found 'corpus' for supervised_kd")),
+            marks=pytest.mark.case("config", "a setting that the method has not",
+            "method_settings.supervised_kd: supervised_kd has no setting 'scope'; expected "
+            "learning_rate, steps")),
+        pytest.param("methods", ["sft+learning_rate=fast"], marks=pytest.mark.case(
+            "config", "a method's own rate that is no number",
+            'methods.sft+learning_rate=fast.learning_rate: found "fast"; expected number')),
+        pytest.param("methods", ["sft+k=0.3"], marks=pytest.mark.case(
+            "config", "an own setting that there is not",
+            "methods.sft+k=0.3: unknown key 'k'")),
+        pytest.param("methods", ["sft+hard_fraction=0.3"], marks=pytest.mark.case(
+            "config", "an own setting of another method",
+            "methods: sft+hard_fraction=0.3 has no setting 'hard_fraction'; expected ")),
+        pytest.param("methods", ["none+steps=3"], marks=pytest.mark.case(
+            "config", "an own setting where nothing is trained",
+            "methods: none+steps=3 has no setting 'steps'; expected none")),
         pytest.param("evaluation/max_new_tokens", {"dolly": 300}, marks=pytest.mark.case(
             "config", "an answer longer than the context", "found 256; expected more than the "
             "longest answer, 300 tokens")),
@@ -227,7 +240,7 @@ def test_a_corpus_is_ranked_where_it_is_cached() -> None:
     settings = {"supervised_kd_atkd": {"scope": "corpus"}}
     config = read("smoke") | {"method_settings": settings}
     assert grid.checked(config)["method_settings"] == settings
-    with pytest.raises(InputError, match="for supervised_kd_atkd; expected a method that splits"):
+    with pytest.raises(InputError, match=r"supervised_kd_atkd\.scope: found 'corpus'"):
         grid.checked(config | {"teacher_cache": []})
 
 

@@ -82,6 +82,16 @@ def test_unknown_names_are_refused(name: str, words: str) -> None:
         methods.resolve(name, "opt", {})
 
 
+def test_a_name_carries_settings_and_is_written_for_people() -> None:
+    name = "supervised_kd_atkd+hard_fraction=0.3+split=topk+learning_rate=1e-3"
+    assert methods.row_of(name) is METHODS["supervised_kd_atkd"]
+    config = {"method_settings": {"supervised_kd_atkd": {"split": "median"}}, "student_text": {}}
+    assert methods.overrides(config, name) == {"hard_fraction": 0.3, "split": "topk"}
+    assert methods.training_of(config, name) == {"learning_rate": 1e-3}
+    assert methods.title_of(name) == "Supervised KD + ATKD, k 0.3, split topk, learning rate 1e-3"
+    assert methods.title_of("gkd+greedy_student_text") == "GKD+greedy_student_text"
+
+
 def test_deviations_pair_every_method_with_what_touches_it() -> None:
     config = {"methods": ["none", "sft", "gkd"], "method_settings": {}, "student_text": {}}
     found = methods.deviations(config, "pythia")

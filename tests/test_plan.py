@@ -67,8 +67,21 @@ def test_one_base_and_teacher_serve_all_seeds_where_seeds_cover_students() -> No
     assert found.options["output"] == "results/smoke/students/opt/125m/1.3b/supervised_kd/seed2"
 
 
+def test_a_method_has_settings_of_its_own() -> None:
+    named = "supervised_kd_atkd+learning_rate=0.003+hard_fraction=0.3"
+    plan = planned(
+        methods=["sft", named], method_settings={"supervised_kd_atkd": {"easy_weight": 0.1}}
+    )
+    found, plain = student(plan, named).settings, student(plan, "sft").settings
+    assert found["training"] == plain["training"] | {"learning_rate": 0.003}
+    own = {"hard_fraction": 0.3, "easy_weight": 0.1}
+    assert found["recipe"]["settings"].items() >= own.items()
+    by_epoch = student(planned(methods=["sft+epochs=2"]), "sft+epochs=2").settings["training"]
+    assert by_epoch["epochs"] == 2 and "steps" not in by_epoch and plain["training"]["steps"]
+
+
 def test_settings_hold_what_decides_a_result_and_nothing_else() -> None:
-    plain, changed = planned(), planned(method_settings={"supervised_kd": {"temperature": 3}})
+    plain, changed = planned(), planned(method_settings={"supervised_kd": {"steps": 3}})
     assert student(plain, "sft").settings == student(changed, "sft").settings
     assert student(plain, "supervised_kd").settings != student(changed, "supervised_kd").settings
     family = smoke()["families"]
@@ -119,7 +132,7 @@ def test_the_kin_of_a_student_are_its_runs_and_its_teachers() -> None:
     assert {run.seed for run in kin} == {2} and {run.family for run in kin} == {"opt"}
     assert sum(run.method == "teacher" for run in kin) == 3
     found = plan.job("fidelity_of", {"family": "opt", "student": "125m", "seed": "2"})
-    folders = dict(text.split("=") for text in found.options["models"])
+    folders = dict(zip(found.options["runs"], found.options["models"], strict=True))
     assert folders["opt/-/1.3b/teacher/2"] == "results/world/models/opt/1.3b/seed2/teacher"
     assert folders["opt/125m/-/none/2"] == "results/world/models/opt/125m/seed2/base"
     assert folders["opt/125m/-/sft/2"] == "results/world/students/opt/125m/-/sft/seed2"

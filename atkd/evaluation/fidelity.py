@@ -236,9 +236,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="the models of one student and seed -> CSV")
     one.add_argument(
-        "--models", required=True, nargs="+", metavar="RUN=FOLDER",
-        help="family/student/teacher/method/seed and its model folder, teachers among them",
+        "--runs", required=True, nargs="+", metavar="KEY",
+        help="family/student/teacher/method/seed of each model, teachers among them",
     )  # fmt: skip
+    one.add_argument("--models", required=True, nargs="+", type=Path, help="their model folders")
     one.add_argument("--data", required=True, type=Path, help="folder of <task>.jsonl of the data")
     one.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
     one.add_argument("--settings", default="{}", help=FidelitySettings.about())
@@ -251,8 +252,10 @@ def main() -> None:
         count = collect(args.found, args.output)
     else:
         os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        pairs = (text.partition("=") for text in args.models)
-        folders = {run: Path(folder) for run, _, folder in pairs}
+        if len(args.runs) != len(args.models):
+            found = f"{len(args.models)} for {len(args.runs)} runs"
+            raise InputError(f"--models: found {found}; expected a folder for each")
+        folders = dict(zip(args.runs, args.models, strict=True))
         given = json_object("--settings", args.settings)
         settings = FidelitySettings.of(given)
         stage = Stage("fidelity", next(iter(folders)), given)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.evaluation.metrics import JUDGE, METRICS, UNREAD
-from atkd.methods import SWITCHES, title_of
+from atkd.methods import SWITCHES, Name, title_of
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
 from atkd.reporting.score_tables import judged
@@ -427,10 +427,10 @@ def variants(cells: list[Cell]) -> list[Contrast]:
     """Variant against plain, of every switch of which both were run."""
     found = []
     for cell in cells:
-        name, _, switch = cell.method.partition("+")
-        plain = cell._replace(method=name)
-        if switch and plain in cells:
-            found.append(Contrast((cell,), (plain,), switch))
+        name = Name.of(cell.method)
+        plain = cell._replace(method=name.row)
+        if name.switches and not name.settings and plain in cells:
+            found.append(Contrast((cell,), (plain,), "+".join(name.switches)))
     return found
 
 
@@ -477,8 +477,8 @@ def _variant_rows(scores: Scores) -> pd.DataFrame:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, str]:
-    name, _, switch = row["method"].partition("+")
-    return {"method": name, "switch": switch, "label": title_of(name)}
+    name = Name.of(row["method"])
+    return {"method": name.row, "switch": "+".join(name.switches), "label": title_of(name.row)}
 
 
 def _place(order: list[str], name: str) -> int:

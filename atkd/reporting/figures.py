@@ -20,7 +20,7 @@ from atkd.reporting.score_tables import average_gains
 from atkd.reporting.table import MINUS, arrow, either, family_title
 from atkd.runtime.files import InputError, atomic_path, write_text
 from atkd.statistics.comparisons import GAIN, POOLED, base_of, has_gains
-from atkd.statistics.estimates import RECORD, read_record
+from atkd.statistics.estimates import RECORD, as_configured, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,8 +116,8 @@ def scaling_of(numbers: Numbers, family: str) -> Drawing | None:
 
 
 def average_scores(numbers: Numbers) -> pd.DataFrame:
-    """Every cell's average score."""
-    cells = numbers.cells
+    """The average score of every cell that has no settings of its own."""
+    cells = as_configured(numbers.cells)
     return cells[(cells.metric == "score") & (cells.task == "average")]
 
 

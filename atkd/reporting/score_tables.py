@@ -28,7 +28,15 @@ from atkd.reporting.table import (
     signed,
 )
 from atkd.statistics.comparisons import EXPLORATORY, GAIN, POOLED, base_of
-from atkd.statistics.estimates import KEYS, RunRecord, Scores, read_csv, save_csv, sort_key
+from atkd.statistics.estimates import (
+    KEYS,
+    RunRecord,
+    Scores,
+    as_configured,
+    read_csv,
+    save_csv,
+    sort_key,
+)
 from atkd.statistics.intervals import RELIABLE_SEEDS
 from atkd.tasks import AVERAGES, open_ended
 
@@ -154,7 +162,7 @@ def grid(run: Run, family: str, metric: str, columns: list[str]) -> Table | None
     """One family's table for one metric: a row per teacher and method, a column per task."""
     cells, changes = (
         frame[(frame.metric == metric) & (frame.family == family) & frame.task.isin(columns)]
-        for frame in (run.cells, run.changes[run.changes.kind == GAIN])
+        for frame in (as_configured(run.cells), run.changes[run.changes.kind == GAIN])
     )
     if cells.empty:
         return None

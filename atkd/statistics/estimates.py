@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.evaluation.metrics import JUDGE, METRICS, WORDLESS, Rater, rater, score_metric
-from atkd.methods import METHODS, title_of
+from atkd.methods import METHODS, Name, title_of
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError, read_json, reading, write_text
 from atkd.statistics import intervals
@@ -112,13 +112,22 @@ class Contrast:
 
 
 def sort_key(cell: tuple[str, ...]) -> tuple[Any, ...]:
-    """Orders cells: family, no teacher, teachers by size, each baseline before what wraps it."""
+    """Orders cells: family, no teacher, teachers by size, each baseline before what wraps it.
+
+    A method under settings of its own stands behind the one without.
+    """
     family, student, teacher, method = cell
     families, methods = list(FAMILIES), ["teacher", *METHODS]
-    base = METHODS[method].base or method if method in METHODS else method
+    row = Name.of(method).row
+    base = METHODS[row].base or row if row in METHODS else row
     rank = methods.index(base) if base in methods else UNRANKED
     place = families.index(family) if family in families else UNRANKED
     return place, family, size(teacher), teacher, rank, size(student), method
+
+
+def as_configured(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose method has no settings of its own in its name."""
+    return frame[[not Name.of(method).settings for method in frame.method]]
 
 
 def size(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,14 @@ def test_without_grammars_there_is_no_truth(places: Any, tmp_path: Path) -> None
 
 def test_command_line(places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = places[0]
-    pairs = [f"{run}={folder / run}" for run in RUNS]
-    argv = ["fidelity", "run", "--models", *pairs, "--data", str(folder / "data"), "--prompts"]
-    argv += [str(folder / "prompts"), "--settings", '{"tasks": ["dolly"]}', "--output"]
+    argv = ["fidelity", "run", "--runs", *RUNS, "--models", *(str(folder / run) for run in RUNS)]
+    argv += ["--data", str(folder / "data"), "--prompts", str(folder / "prompts")]
+    argv += ["--settings", '{"tasks": ["dolly"]}', "--output"]
     monkeypatch.setattr("sys.argv", [*argv, str(tmp_path / "one.csv")])
     fidelity.main()
+    monkeypatch.setattr("sys.argv", [word for word in sys.argv if word != str(folder / RUNS[-1])])
+    with pytest.raises(InputError, match="expected a folder for each"):
+        fidelity.main()
     one = (tmp_path / "one.csv").read_text()
     (tmp_path / "two.csv").write_text(one)
     two = [str(tmp_path / name) for name in ("one.csv", "two.csv")]
