@@ -274,8 +274,8 @@ class DistillationMixin(_Below):
         return [{**batch, SIGNAL: signal, WEIGHTS: own} for batch, signal, own in rows]
 
     def _targets(self, hidden_Nd: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Uncertainty and log-normaliser where the weights part easy from hard tokens."""
-        if not self.weighting.groups:
+        """Uncertainty and log-normaliser where the weights ask for them."""
+        if not self.weighting.asks:
             return hidden_Nd.new_zeros(len(hidden_Nd)).float(), None
         # Under the student's autocast, so that the loss meets the same rounded logits.
         with self.accelerator.autocast():

@@ -54,14 +54,18 @@ class Method:
 
 
 class Wrapper(NamedTuple):
-    """What makes a method of another: its title, loss and settings."""
+    """What makes a method of another: its title, loss and settings, and those it has no use for."""
 
     title: str
     loss: str
     settings: Mapping[str, Any]
+    replaces: Collection[str] = ()
 
 
-_MIXED = {"student_fraction": 0.5, "temperature": 1.0, "max_new_tokens": 256}
+_SOFT = {"temperature": 1.0, "t_squared": False}  # of every loss with a teacher
+_SOME = {"tokens": "all", "hard_fraction": 0.5}  # of those that do not part tokens by themselves
+_PLAIN = _SOFT | _SOME
+_MIXED = _PLAIN | {"student_fraction": 0.5, "text_temperature": 1.0, "max_new_tokens": 256}
 _ONLY_STUDENT = _MIXED | {"student_fraction": 1.0}
 
 WRAPPERS = {
@@ -75,6 +79,7 @@ WRAPPERS = {
             "scope": "batch",
             "divergence": "forward_kl",
         },
+        replaces=("tokens",),
     ),
 }
 # Okabe and Ito's colours, which the colour-blind can tell apart; a marker each for print in grey.
@@ -82,15 +87,23 @@ METHODS: dict[str, Method] = {
     "none": Method("No training", None),
     "sft": Method("SFT", "cross_entropy"),
     "seqkd": Method("SeqKD", "cross_entropy", "teacher", look=("#4D4D4D", "P")),
-    "supervised_kd": Method("Supervised KD", "forward_kl", look=("#0072B2", "o")),
-    "reverse_kd": Method("Reverse KD", "reverse_kl", look=("#D55E00", "s")),
+    "supervised_kd": Method(
+        "Supervised KD", "forward_kl", "ground_truth", _PLAIN, ("#0072B2", "o")
+    ),
+    "reverse_kd": Method("Reverse KD", "reverse_kl", "ground_truth", _PLAIN, ("#D55E00", "s")),
     "imitkd": Method("ImitKD", "forward_kl", settings=_MIXED, look=("#009E73", "^")),
     "f_distill": Method("f-distill", "tvd", "teacher", _MIXED, look=("#CC79A7", "D")),
     "gkd": Method("GKD", "jsd", settings={"beta": 0.5} | _ONLY_STUDENT, look=("#B8860B", "v")),
     "dkd": Method(
         "Decoupled KD",
         "dkd",
-        settings={"target_weight": 0.2, "diversity_weight": 1.0, "divergence": "forward_kl"},
+        settings=_PLAIN
+        | {
+            "target_weight": 0.2,
+            "diversity_weight": 1.0,
+            "suppressed": False,
+            "divergence": "forward_kl",
+        },
         look=("#56B4E9", "X"),
     ),
 }
@@ -99,11 +112,12 @@ METHODS: dict[str, Method] = {
 def wrapped(base: str, wrapper: str, **settings: Any) -> Method:
     """The row of `base` under a wrapper; `settings` are this combination's own."""
     row, over = METHODS[base], WRAPPERS[wrapper]
+    kept = {key: value for key, value in row.settings.items() if key not in over.replaces}
     return Method(
         f"{row.title} + {over.title}",
         over.loss,
         row.sequences,
-        {**row.settings, **over.settings, **settings},
+        {**kept, **over.settings, **settings},
         row.look,
         base,
         wrapper,
@@ -271,7 +285,7 @@ def resolve(
     found = tuple(s for s in SWITCHES if s in wanted and touches(s, family, row, settings))
     loss = "kl_mixture" if "jsd_as_kl_mixture" in found else row.loss
     settings |= {"scope": "sample"} if "split_per_sample" in found else {}
-    settings |= {"temperature": 0.0} if "greedy_student_text" in found else {}
+    settings |= {"text_temperature": 0.0} if "greedy_student_text" in found else {}
     return Recipe(loss, row.sequences, settings, found)
 
 
@@ -280,9 +294,15 @@ def own_settings(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**config["method_settings"].get(Name.of(name).row, {}), **settings_in(name)}
 
 
+def student_text(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How students answer in training, by the names of the methods' settings."""
+    names = {"temperature": "text_temperature"}
+    return {names.get(key, key): value for key, value in config["student_text"].items()}
+
+
 def overrides(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings of a method's loss that are not the table's, `student_text` if it needs some."""
-    common = config["student_text"] if "student_fraction" in row_of(name).settings else {}
+    common = student_text(config) if "student_fraction" in row_of(name).settings else {}
     own = own_settings(config, name)
     return {**common, **{key: value for key, value in own.items() if key not in TRAINING}}
 

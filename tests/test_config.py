@@ -173,13 +173,19 @@ LOCAL = {"source": "local", "settings": {"pretrain": "text_novels"}}
         pytest.param("method_settings", {"supervised_kd": {"scope": "corpus"}},
             marks=pytest.mark.case("config", "a setting that the method has not",
             "method_settings.supervised_kd: supervised_kd has no setting 'scope'; expected "
-            "learning_rate, steps")),
+            "temperature, ")),
         pytest.param("methods", ["sft+learning_rate=fast"], marks=pytest.mark.case(
             "config", "a method's own rate that is no number",
             'methods.sft+learning_rate=fast.learning_rate: found "fast"; expected number')),
         pytest.param("methods", ["sft+k=0.3"], marks=pytest.mark.case(
             "config", "an own setting that there is not",
             "methods.sft+k=0.3: unknown key 'k'")),
+        pytest.param("methods", ["supervised_kd_atkd+tokens=hard"], marks=pytest.mark.case(
+            "config", "some tokens alone for a method that parts them itself",
+            "methods: supervised_kd_atkd+tokens=hard has no setting 'tokens'; expected ")),
+        pytest.param("methods", ["supervised_kd+temperature=0"], marks=pytest.mark.case(
+            "config", "a temperature of 0",
+            "methods.supervised_kd+temperature=0.temperature: found 0; expected ")),
         pytest.param("methods", ["sft+hard_fraction=0.3"], marks=pytest.mark.case(
             "config", "an own setting of another method",
             "methods: sft+hard_fraction=0.3 has no setting 'hard_fraction'; expected ")),

@@ -65,7 +65,7 @@ def test_switches_touch_the_methods_they_are_about() -> None:
 
 def test_recipes_apply_overrides_and_switches() -> None:
     made = methods.resolve("gkd+released", "llama", {"beta": 0.3})
-    assert made.loss == "kl_mixture" and made.settings["temperature"] == 0
+    assert made.loss == "kl_mixture" and made.settings["text_temperature"] == 0
     assert made.settings["beta"] == 0.3 and not made.cacheable
     plain = methods.resolve("imitkd_atkd", "opt", {})
     assert plain.cacheable and plain.settings["scope"] == "batch" and plain.switches == ()

@@ -23,6 +23,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 
 class Split(NamedTuple):
@@ -44,9 +45,10 @@ def split_at_target(logits_NV: Tensor, targets_N: Tensor) -> Split:
     rest_N = logits_NV.scatter(1, index_N1, lowest).logsumexp(1)
     empty_N = rest_N <= lowest
     rest_N = rest_N.masked_fill(empty_N, -math.inf)
-    total_N = rest_N.logaddexp(target_N)
+    odds_N = target_N - rest_N
     log_rest_NV = logits_NV - rest_N.masked_fill(empty_N, 0.0)[:, None]
-    return Split(target_N - total_N, rest_N - total_N, log_rest_NV.scatter(1, index_N1, 0.0))
+    rest_NV = log_rest_NV.scatter(1, index_N1, 0.0)
+    return Split(logsigmoid(odds_N), logsigmoid(-odds_N), rest_NV)
 
 
 def uncertainty(teacher_logits_NV: Tensor, targets_N: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ token weighs; a loss is their weighted sum. Shapes: N tokens, V vocabulary rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -25,7 +26,32 @@ from atkd.losses.weighting import WEIGHTINGS, Weighting, Weights, weighed
 IGNORE = -100
 CROSS_ENTROPY = "cross_entropy"  # the one loss without a teacher
 SPLIT_BY = ("divergence", "reverse")  # settings that name what a split loss splits
-Row = TypeVar("Row", Divergence, Weighting)
+Row = TypeVar("Row", Divergence, Weighting, "Softening")
+
+
+@dataclass(frozen=True)
+class Softening:
+    """Both distributions at a temperature T, softmax(logits / T) (Hinton et al., 2015).
+
+    `t_squared` multiplies the loss by T squared, which keeps its gradients' size. Uncertainty, by
+    which tokens are ranked, stays that of the teacher itself, at T = 1.
+    """
+
+    temperature: float = 1.0
+    t_squared: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; expected a number above 0")
+
+    @property
+    def factor(self) -> float:
+        """What multiplies the loss."""
+        return self.temperature**2 if self.t_squared else 1.0
+
+    def soften(self, logits: Tensor) -> Tensor:
+        """Logits at the temperature, or what logits are linear in."""
+        return logits if self.temperature == 1 else logits / self.temperature
 
 
 class Loss(NamedTuple):
@@ -33,24 +59,28 @@ class Loss(NamedTuple):
 
     divergence: Divergence | None
     weighting: Weighting
+    softening: Softening = Softening()
 
 
 def resolve(name: str, settings: Mapping[str, Any]) -> Loss:
     """The loss of a name under those of the settings that are its own.
 
     Args:
-        name: `cross_entropy`, a divergence (its mean over tokens), or a weighting that splits one.
+        name: `cross_entropy`, a divergence (its mean over tokens, or over some of them), or a
+            weighting that splits one.
         settings: other names than its own are not looked at; `check_loss` refuses unknown ones.
     Raises:
         ValueError: an unknown name, or a setting out of its range.
     """
-    mean = WEIGHTINGS["mean"]
     if name == CROSS_ENTROPY:
-        return Loss(None, mean)
+        return Loss(None, WEIGHTINGS["mean"])
+    softening = configured(Softening(), settings)
     if name in DIVERGENCES:
-        return Loss(configured(DIVERGENCES[name], settings), mean)
+        mean = configured(WEIGHTINGS["mean"], settings)
+        return Loss(configured(DIVERGENCES[name], settings), mean, softening)
     _check_name(name)
-    return Loss(split_divergence(settings), configured(WEIGHTINGS[name], settings))
+    weighting = configured(WEIGHTINGS[name], settings)
+    return Loss(split_divergence(settings), weighting, softening)
 
 
 def configured(row: Row, settings: Mapping[str, Any]) -> Row:
@@ -78,7 +108,7 @@ def loss_names() -> tuple[str, ...]:
 
 def setting_names() -> tuple[str, ...]:
     """The settings of all losses."""
-    rows: list[Divergence | Weighting] = [*DIVERGENCES.values(), *WEIGHTINGS.values()]
+    rows: list[Any] = [*DIVERGENCES.values(), *WEIGHTINGS.values(), Softening()]
     return (*dict.fromkeys(each.name for row in rows for each in fields(row)), *SPLIT_BY)
 
 
@@ -123,14 +153,15 @@ def weighted_loss(
     Raises:
         ValueError: an unknown name, a setting out of its range, no teacher where one is needed.
     """
-    divergence, weighting = resolve(name, settings)
-    student_NV = floats(student_NV)
+    divergence, weighting, softening = resolve(name, settings)
+    student_NV = softening.soften(floats(student_NV))
     if divergence is None:
         log_q_N = student_NV.log_softmax(1).gather(1, targets_N[:, None])[:, 0]
         return -weighed(weights.target_N, log_q_N).sum()
     if teacher_NV is None:
         raise ValueError(f"loss {name!r} compares with a teacher; found no logits of one")
-    teacher_NV = floats(teacher_NV).detach()
+    teacher_NV = softening.soften(floats(teacher_NV).detach())
+    weights = weights * softening.factor
     if not weighting.splits:
         return weighed(weights.target_N, divergence.whole(student_NV, teacher_NV)).sum()
     q, p = split_at_target(student_NV, targets_N), split_at_target(teacher_NV, targets_N)
@@ -155,9 +186,11 @@ def kd_loss(
         student_logits, teacher_logits: unnormalised, aligned with the targets.
         targets: the next token at each position; -100 is not supervised unless a mask is given.
         mask: True where supervised; None: targets != -100.
-        settings: `beta` (jsd); `target_weight`, `diversity_weight` (dkd); `easy_weight`,
-            `hard_fraction`, `split`, `threshold`, `seed` (atkd); `divergence`, the one that dkd
-            and atkd split, or `reverse`, short for the reverse KL.
+        settings: `beta` (jsd); `target_weight`, `diversity_weight`, `suppressed` (dkd);
+            `easy_weight`, `hard_fraction`, `split`, `threshold`, `seed` (atkd); `divergence`, the
+            one that dkd and atkd split, or `reverse`, short for the reverse KL; `tokens`, `easy`
+            or `hard` for the mean over those alone, by `hard_fraction` (all but atkd);
+            `temperature`, `t_squared` (all).
     Shape:
         logits [..., V], targets and mask [...].
     Returns:

@@ -27,7 +27,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atkd.losses.functional import Loss, check_loss, check_targets, resolve, supervised
+from atkd.losses.functional import (
+    Loss,
+    check_loss,
+    check_targets,
+    resolve,
+    supervised,
+)
 from atkd.losses.kernels import kernel_of, needs_rest, pair, rest_of
 from atkd.losses.matmul import (
     Buffers,
@@ -201,7 +207,7 @@ def fused_kd_loss(
     rows_M = _supervised(targets, mask, len(student.weight)).nonzero()[:, 0]
     known_M, rest_M = (each if each is None else each[rows_M].detach() for each in given)
     end, weighting = End(teacher_hidden, teacher), loss.weighting
-    if known_M is None and weighting.needs_uncertainty and not weighting.ranks:
+    if known_M is None and weighting.needs_uncertainty and not weighting.provisional:
         known_M, rest_M = teacher_targets(end, targets[rows_M], rows_M, tile, products)
     task = Task(
         loss=loss,
@@ -218,7 +224,7 @@ def fused_kd_loss(
 
 def _weights(loss: Loss, known_M: Tensor | None, like: Tensor, count: int) -> Weights | None:
     """The tokens' weights, unless they rank an uncertainty that is yet to be found."""
-    if known_M is None and loss.weighting.ranks and count:
+    if known_M is None and loss.weighting.provisional and count:
         return None
     if known_M is None:  # nobody looks at it
         known_M = like.new_zeros(count, dtype=sum_dtype(like))
@@ -274,10 +280,22 @@ def _supervised(targets: Tensor, mask: Tensor | None, vocabulary: int) -> Tensor
 def fused_loss(task: Task, student: End) -> Tensor:
     """The task's loss, a scalar; differentiable in the student's hidden states, weight and bias."""
     task = replace(task, products=choose(task.products, student.hidden_Nd))
+    if task.loss.softening.temperature != 1:
+        task = _ranked(task)
     inputs = (student.hidden_Nd, *student.head)
     live = torch.is_grad_enabled()
     wanted = [live and each is not None and each.requires_grad for each in inputs]
     return FusedLoss.apply(task, wanted, *inputs)
+
+
+def _ranked(task: Task) -> Task:
+    """A loss at a temperature: tokens are ranked first, by the teacher as it is."""
+    weights = task.weights
+    if weights is None and task.teacher is not None:
+        ranked = (task.targets_M, task.rows_M, task.tile, task.products)
+        weights = task.loss.weighting.weights(teacher_targets(task.teacher, *ranked).uncertainty)
+    weights = weights and weights * task.loss.softening.factor
+    return replace(task, weights=weights, log_normaliser_M=None)
 
 
 class FusedLoss(torch.autograd.Function):
@@ -345,6 +363,7 @@ class TileLoop:
             each.new_zeros(each.shape, dtype=self.sums) if wants and each is not None else None
             for each, wants in zip(self.inputs, wanted, strict=True)
         ]
+        self.temperature = task.loss.softening.temperature
         self.value_M = hidden_Nd.new_zeros(len(task.rows_M), dtype=self.sums)
         self.buffers = Buffers(len(weight_Vd), 2 if theirs else 1, task.tile, self.value_M)
 
@@ -424,10 +443,10 @@ class TileLoop:
         rows_n, index_n1 = self.task.rows_M[tile_n], self.task.targets_M[tile_n, None]
         hidden_nd, t_nV, rest_n = self.hidden_Nd[rows_n], None, None
         s_nV, *room = self.buffers.logits(len(rows_n))
-        project(s_nV, hidden_nd, self.student, self.buffers)
+        self._soften_(project(s_nV, hidden_nd, self.student, self.buffers))
         if self.teacher is not None:
             theirs_nd = self.teacher.hidden_Nd[rows_n]
-            t_nV = project(room[0], theirs_nd, self.teacher.head, self.buffers)
+            t_nV = self._soften_(project(room[0], theirs_nd, self.teacher.head, self.buffers))
             if self.task.log_normaliser_M is not None:
                 rest_n = self.task.log_normaliser_M[tile_n].to(self.sums)
             elif provisional is not None or self.needs_rest:
@@ -437,9 +456,14 @@ class TileLoop:
                 provisional.learn(tile_n, pair(target_n, rest_n).log_other_n.exp())
         return Tile(rows_n, hidden_nd, s_nV, t_nV, index_n1, rest_n)
 
+    def _soften_(self, logits_nV: Tensor) -> Tensor:
+        """Logits at the loss's temperature, or gradients in logits from those at it; in place."""
+        return logits_nV if self.temperature == 1 else logits_nV.div_(self.temperature)
+
     def _collect(self, tile: Tile, weights: Weights) -> None:
         """Adds a tile's part of the wanted gradients, from those that stand for its logits."""
         rows_n, hidden_nd, slope_nV = tile[:3]
+        self._soften_(slope_nV)
         grad_hidden_Nd, grad_weight_Vd, grad_bias_V = self.grads
         if grad_bias_V is not None:
             grad_bias_V += slope_nV.sum(0)

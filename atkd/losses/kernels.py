@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from atkd.losses.divergences import Divergence, OfProbabilities
 from atkd.losses.weighting import Weights, weighed
@@ -43,8 +44,8 @@ class Pair(NamedTuple):
 
 def pair(target_n: Tensor, rest_n: Tensor) -> Pair:
     """From the target's logit and the log-sum-exp of the others, never through 1 - p_g."""
-    total_n = rest_n.logaddexp(target_n)
-    return Pair(target_n - total_n, rest_n - total_n, rest_n)
+    odds_n = target_n - rest_n
+    return Pair(logsigmoid(odds_n), logsigmoid(-odds_n), rest_n)
 
 
 def _weights_of(weights: Weights | Weigh, teacher: Pair) -> Weights:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 SPLITS = ("median", "topk", "random", "inverse")
+TOKENS = ("all", "easy", "hard")
 SCOPES = ("batch", "micro", "sample", "corpus")
 DEFAULT_SCOPE = "batch"
 Index = slice | Tensor
@@ -112,7 +113,11 @@ class Weighting(ABC):
 
     name: ClassVar[str]
     splits: ClassVar[bool] = False  # whether target and diversity terms weigh apart
-    groups: ClassVar[bool] = False  # whether tokens fall into easy and hard ones
+
+    @property
+    def groups(self) -> bool:
+        """Whether tokens fall into easy and hard ones."""
+        return False
 
     @property
     def needs_uncertainty(self) -> bool:
@@ -120,14 +125,22 @@ class Weighting(ABC):
         return False
 
     @property
+    def asks(self) -> bool:
+        """Whether the uncertainty is worth finding: weights look at it, or it tells of groups."""
+        return self.groups or self.needs_uncertainty
+
+    @property
     def has_threshold(self) -> bool:
         """Whether an uncertainty that is given parts easy from hard tokens."""
         return False
 
     @property
-    def ranks(self) -> bool:
-        """Whether the uncertainty's rank within the scope does."""
-        return self.groups and self.needs_uncertainty and not self.has_threshold
+    def provisional(self) -> bool:
+        """Whether tokens can be weighed, but for few, before all uncertainties are known.
+
+        That is where they fall into two groups by rank, and a group's tokens weigh the same.
+        """
+        return False
 
     @property
     def needs_noise(self) -> bool:
@@ -153,36 +166,85 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
+def check_share(name: str, value: float) -> None:
+    """ValueError unless the setting of this name is a share."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; expected a number in [0, 1]")
+
+
 def equal_shares(like_M: Tensor) -> Tensor:
     """1 / M for each token."""
     return like_M.new_ones(like_M.numel()) / max(like_M.numel(), 1)
 
 
+@dataclass(frozen=True)
+class EqualShares(Weighting):
+    """The same share for every token, or for every easy or every hard one and none for the rest.
+
+    `tokens`: all, easy or hard; `hard_fraction`: the share of tokens that are hard.
+    """
+
+    tokens: str = "all"
+    hard_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share("hard_fraction", self.hard_fraction)
+        if self.tokens not in TOKENS:
+            raise ValueError(f"tokens is {self.tokens!r}; expected one of {', '.join(TOKENS)}")
+
+    @property
+    def groups(self) -> bool:
+        return self.tokens != "all"
+
+    @property
+    def needs_uncertainty(self) -> bool:
+        return self.groups
+
+    def easy(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Tensor:
+        return easy_tokens(uncertainty_M, self.hard_fraction)
+
+    def shares(self, uncertainty_M: Tensor) -> Tensor:
+        """Each token's [M], whose sum is 1 if there is a token to weigh."""
+        if not self.groups or not uncertainty_M.numel():
+            return equal_shares(uncertainty_M)
+        chosen_M = self.easy(uncertainty_M) ^ (self.tokens == "hard")
+        return chosen_M.to(uncertainty_M.dtype) / chosen_M.sum().clamp(min=1)
+
+
 @register
 @dataclass(frozen=True)
-class Mean(Weighting):
-    """The plain mean over tokens."""
+class Mean(EqualShares):
+    """The plain mean over tokens, or over the easy or the hard ones alone."""
 
     name = "mean"
 
     def weights(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Weights:
-        share_M = equal_shares(uncertainty_M)
+        share_M = self.shares(uncertainty_M)
         return Weights(share_M, share_M)
 
 
 @register
 @dataclass(frozen=True)
-class DecoupledKD(Weighting):
-    """The mean of target_weight TKD + diversity_weight DKD (Zhao et al., CVPR 2022)."""
+class DecoupledKD(EqualShares):
+    """The mean of target_weight TKD + diversity_weight DKD (Zhao et al., CVPR 2022).
+
+    `suppressed`: DKD times the teacher's uncertainty, as the forward KL has it.
+    """
 
     name = "dkd"
     splits = True
     target_weight: float = 0.2
     diversity_weight: float = 1.0
+    suppressed: bool = False
+
+    @property
+    def needs_uncertainty(self) -> bool:
+        return self.groups or self.suppressed
 
     def weights(self, uncertainty_M: Tensor, noise_M: Tensor | None = None) -> Weights:
-        share_M = equal_shares(uncertainty_M)
-        return Weights(share_M * self.target_weight, share_M * self.diversity_weight)
+        share_M = self.shares(uncertainty_M)
+        factor_M = uncertainty_M if self.suppressed else 1.0
+        return Weights(share_M * self.target_weight, share_M * self.diversity_weight * factor_M)
 
 
 @register
@@ -197,7 +259,6 @@ class AdaptiveTeaching(Weighting):
 
     name = "atkd"
     splits = True
-    groups = True
     easy_weight: float = 0.2
     hard_fraction: float = 0.5
     split: str = "median"
@@ -205,15 +266,22 @@ class AdaptiveTeaching(Weighting):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("easy_weight", "hard_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number in [0, 1]")
+        check_share("easy_weight", self.easy_weight)
+        check_share("hard_fraction", self.hard_fraction)
         if self.split not in SPLITS:
             raise ValueError(f"split is {self.split!r}; expected one of {', '.join(SPLITS)}")
 
     @property
+    def groups(self) -> bool:
+        return True
+
+    @property
     def needs_noise(self) -> bool:
         return self.split == "random"
+
+    @property
+    def provisional(self) -> bool:
+        return self.needs_uncertainty and not self.has_threshold
 
     @property
     def needs_uncertainty(self) -> bool:

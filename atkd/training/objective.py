@@ -123,7 +123,7 @@ class Distillation(Objective):
         """The teacher's view; without a teacher only the tokens' number matters."""
         teacher, signal = self._teacher(batch), TeacherSignal(None, None, None)
         if teacher is not None:
-            signal = teacher.signal(batch, self.weighting.groups)
+            signal = teacher.signal(batch, self.weighting.asks)
         uncertainty_N = signal.uncertainty_N
         if uncertainty_N is None:
             count = int(batch.supervised_BS.sum())

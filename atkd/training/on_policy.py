@@ -17,12 +17,12 @@ from atkd.runtime.files import InputError
 class StudentText:
     """How a student answers in training.
 
-    `student_fraction`: share of the steps on its own answers; `temperature` 0 is greedy;
-    `max_new_tokens`: its longest answer.
+    `student_fraction`: share of the steps on its own answers; `text_temperature` 0 is
+    greedy; `max_new_tokens`: its longest answer.
     """
 
     student_fraction: float
-    temperature: float
+    text_temperature: float
     max_new_tokens: int
 
     @classmethod
@@ -67,7 +67,7 @@ class OnPolicyBatches:
         rows = [sequences.rows[i] for i in indices]
         rooms = [min(self.settings.max_new_tokens, length - len(ids)) for ids in prompts]
         keys = [f"{self.seed}/{step}/{row}" for row in rows]
-        temperature = self.settings.temperature
+        temperature = self.settings.text_temperature
         try:
             with self.autocast():
                 found = answers(self.model(), prompts, keys, rooms, self.tokenizer, temperature)

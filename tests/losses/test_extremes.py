@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from atkd import fused_kd_loss, kd_loss, token_terms
-from atkd.losses.divergences import DIVERGENCES
+from atkd.losses.divergences import DIVERGENCES, split_at_target
+from atkd.losses.kernels import pair, rest_of
 
 TKD = ("dkd", {"target_weight": 1.0, "diversity_weight": 0.0})
 DKD = ("dkd", {"target_weight": 0.0, "diversity_weight": 1.0})
@@ -198,3 +199,18 @@ def test_the_teachers_tail_counts(form: str, name: str) -> None:
     ranks = (teacher > changed.gather(1, tail[:, None])).sum(1)
     assert ranks.min() > 20, "not in the tail"
     assert abs(loss_of(form, name, student, changed, gold).item() - before) > 1e-6
+
+
+@pytest.mark.parametrize("gap", [2.0, 14.0, 30.0, 80.0])
+def test_the_split_keeps_its_digits_at_both_ends(gap: float) -> None:
+    """log p_g and log u in float32, whichever of both is near 1, to a few roundings."""
+    logits_NV = torch.zeros(2, 5)
+    logits_NV[0, 0], logits_NV[1, 1:] = gap, gap
+    for form in (
+        split_at_target,
+        lambda logits, g: pair(logits[:, 0], rest_of(logits, g[:, None])),
+    ):
+        found = form(logits_NV.clone(), torch.zeros(2, dtype=torch.long))
+        exact = split_at_target(logits_NV.double(), torch.zeros(2, dtype=torch.long))
+        for ours, theirs in zip(found[:2], exact[:2], strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=0)

@@ -141,6 +141,84 @@ def test_every_divergence_equals_the_reference_whole_and_split(name: str) -> Non
     assert found == pytest.approx(reference_atkd(matched, 0.2, 0.5, "_x"), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", [*DIVERGENCES, "dkd", "atkd"])
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 4.0])
+def test_a_temperature_softens_both_and_ranks_by_neither(name: str, temperature: float) -> None:
+    student, teacher, targets = make(27, 9, seed=3)
+    soft = zip(
+        (student / temperature).tolist(),
+        (teacher / temperature).tolist(),
+        targets.tolist(),
+        teacher.tolist(),
+        strict=True,
+    )
+    rows = [reference_terms(s, t, g) | {"u": 1 - softmax(own)[g]} for s, t, g, own in soft]
+    if name == "atkd":
+        expected = reference_atkd(rows, 0.2, 0.5, "")
+    else:
+        mixed = {
+            "dkd": lambda row: 0.2 * row["tkd"] + row["dkd"],
+            "kl_mixture": lambda row: 0.9 * row["forward_kl"] + 0.1 * row["reverse_kl"],
+        }
+        expected = sum(mixed.get(name, lambda row: row[name])(row) for row in rows) / len(rows)
+    found = atkd.kd_loss(name, student, teacher, targets, temperature=temperature).item()
+    assert found == pytest.approx(expected, rel=1e-9)
+    options = {"temperature": temperature, "t_squared": True}
+    squared = atkd.kd_loss(name, student, teacher, targets, **options).item()
+    assert squared == pytest.approx(expected * temperature**2, rel=1e-9)
+
+
+def test_the_square_of_the_temperature_keeps_the_gradients_size() -> None:
+    """At a high temperature T^2 KL has a gradient like a squared error of logits (Hinton)."""
+    student, teacher, targets = make(50, 9, seed=4)
+    student.requires_grad_()
+    sizes = []
+    for temperature in (50.0, 100.0):
+        options = {"temperature": temperature, "t_squared": True}
+        loss = atkd.kd_loss("forward_kl", student, teacher, targets, **options)
+        sizes.append(torch.autograd.grad(loss, student)[0].norm().item())
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "dkd"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_easy_or_hard_tokens_alone_equal_the_reference(name: str, share: float) -> None:
+    student, teacher, targets = make(26, 9, seed=6)
+    rows = reference(student, teacher, targets)
+    values = [0.2 * row["tkd"] + row["dkd"] if name == "dkd" else row[name] for row in rows]
+    ordered = sorted(row["u"] for row in rows)
+    threshold = ordered[math.floor((1 - share) * (len(rows) - 1))]
+    easy = [value for value, row in zip(values, rows, strict=True) if row["u"] < threshold]
+    hard = [value for value, row in zip(values, rows, strict=True) if not row["u"] < threshold]
+    for tokens, part in (("easy", easy), ("hard", hard), ("all", values)):
+        options = {"tokens": tokens, "hard_fraction": share}
+        found = atkd.kd_loss(name, student, teacher, targets, **options).item()
+        assert found == pytest.approx(sum(part) / max(len(part), 1), rel=1e-9)
+
+
+def test_tkd_and_suppressed_dkd_are_the_forward_kl() -> None:
+    student, teacher, targets = make(26, 9, seed=7)
+    for tokens in ("all", "easy", "hard"):
+        options = {"target_weight": 1.0, "suppressed": True, "tokens": tokens}
+        parts = atkd.kd_loss("dkd", student, teacher, targets, **options).item()
+        whole = atkd.kd_loss("forward_kl", student, teacher, targets, tokens=tokens).item()
+        assert parts == pytest.approx(whole, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"temperature": 0}, "temperature is 0; expected a number above 0"),
+        ({"temperature": math.inf}, "temperature is inf"),
+        ({"tokens": "some"}, "tokens is 'some'; expected one of all, easy, hard"),
+        ({"hard_fraction": 1.5}, "hard_fraction is 1.5; expected a number in"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        atkd.kd_loss("forward_kl", *make(3, 4), **options)
+
+
 def test_the_random_split_ignores_uncertainty_and_keeps_the_shares() -> None:
     u, noise = torch.rand(101), torch.rand(101)
     weights = AdaptiveTeaching(split="random").weights(u, noise)

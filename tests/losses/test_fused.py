@@ -29,6 +29,14 @@ CASES = [
     ("atkd", {"split": "random", "seed": 3}),
     ("atkd", {"threshold": 0.9}),
     ("atkd", {"reverse": True}),
+    ("atkd", {"temperature": 3.0}),
+    ("atkd", {"temperature": 0.5, "t_squared": True, "split": "random"}),
+    ("jsd", {"temperature": 2.0, "t_squared": True}),
+    ("forward_kl", {"temperature": 2.0, "tokens": "easy"}),
+    ("forward_kl", {"tokens": "hard", "hard_fraction": 0.3}),
+    ("tvd", {"tokens": "hard"}),
+    ("dkd", {"tokens": "easy", "target_weight": 1.0}),
+    ("dkd", {"suppressed": True}),
 ]
 
 

@@ -46,7 +46,7 @@ def test_value_of_each_token_and_gradient_left_in_the_tile(name: str, of: str, v
     (exact_NV,) = torch.autograd.grad(exact, s_NV)
     tile_NV, index_N1 = s_NV.detach().clone(), targets_N[:, None]
     rest_N = rest_of(t_NV, index_N1)
-    divergence, weighting = resolve(name, settings)
+    divergence, weighting, _ = resolve(name, settings)
     kernel = kernel_of(divergence, weighting.splits)
     value_N = kernel(tile_NV, t_NV, index_N1, rest_N, weights)
     torch.testing.assert_close(value_N.sum(), exact.detach(), rtol=1e-10, atol=1e-12)
@@ -55,7 +55,7 @@ def test_value_of_each_token_and_gradient_left_in_the_tile(name: str, of: str, v
 
 @pytest.mark.parametrize("of", DIVERGENCES)
 def test_weights_may_wait_for_the_uncertainty(of: str) -> None:
-    divergence, weighting = resolve("atkd", {"divergence": of})
+    divergence, weighting, _ = resolve("atkd", {"divergence": of})
     kernel, index_N1 = kernel_of(divergence, splits=True), torch.arange(9)[:, None]
     rest_N, u_N = rest_of(draw(9, 12), index_N1), uncertainty(draw(9, 12), index_N1[:, 0])
     found = []

@@ -32,7 +32,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def mixture(made: Any, fraction: float, seed: int = 1, **options: Any) -> OnPolicyBatches:
-    settings = StudentText(student_fraction=fraction, temperature=1.0, max_new_tokens=7)
+    settings = StudentText(student_fraction=fraction, text_temperature=1.0, max_new_tokens=7)
     fixed = sequences.FixedBatches(made.data, made.tokenizer.pad_token_id, "cpu")
     return OnPolicyBatches(fixed, lambda: made.model, made.tokenizer, settings, 60, seed, **options)
 
