@@ -63,7 +63,7 @@ def optimisers(model: Any, settings: Optimisation) -> list[torch.optim.Optimizer
         found.append(Muon(matrices, RATE * rate, decay))
         own = set(map(id, matrices))
         rest = [each for each in rest if id(each) not in own]
-    return [*found, torch.optim.AdamW(rest, rate, (0.9, settings.beta2), weight_decay=decay)]
+    return [*found, torch.optim.AdamW(rest, rate, (0.9, settings.beta2), weight_decay=decay, fused=True)]
 
 
 def accelerator(device: str, precision: str) -> Accelerator:

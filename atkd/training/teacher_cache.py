@@ -85,7 +85,7 @@ class Place(NamedTuple):
 
 
 class CachedTeacher:
-    """A finished cache, checked and memory-mapped."""
+    """A finished cache, checked; hidden states stay on the disk, memory-mapped."""
 
     def __init__(self, folder: Path, wanted: Mapping[str, Any], device: str) -> None:
         record = read_json(folder / MANIFEST)
@@ -96,6 +96,10 @@ class CachedTeacher:
         self.head = Head(head["weight"], head.get("bias"))
         names = [name for name in record["files"] if name.startswith("shard-")]
         self._shards = [safe_open(folder / name, "pt") for name in names]
+        self._hidden = [shard.get_slice("hidden") for shard in self._shards]
+        self._scalars = {
+            name: [shard.get_tensor(name) for shard in self._shards] for name in SIGNAL[1:]
+        }
         self._places: dict[int, Place] = {}
         for number, shard in enumerate(self._shards):
             start = 0
@@ -106,8 +110,8 @@ class CachedTeacher:
 
     def _read(self, name: str, rows: tuple[int, ...]) -> Tensor:
         places = [self._places[row] for row in rows]
-        found = [self._shards[at.shard].get_slice(name)[at.first : at.last] for at in places]
-        return torch.cat(found).to(self.device)
+        parts = self._scalars.get(name, self._hidden)
+        return torch.cat([parts[at.shard][at.first : at.last] for at in places]).to(self.device)
 
     def signal(self, batch: Batch, ranked: bool = True) -> TeacherSignal:
         """The stored view of a fixed batch; InputError if it lacks a sample or has other tokens."""
@@ -123,7 +127,7 @@ class CachedTeacher:
 
     def uncertainty_M(self) -> Tensor:
         """The uncertainty of every cached token [M]."""
-        return torch.cat([shard.get_tensor("uncertainty") for shard in self._shards])
+        return torch.cat(self._scalars["uncertainty"])
 
 
 def check(folder: Path, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
