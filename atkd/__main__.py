@@ -48,7 +48,7 @@ STAGES = {
 USAGE = """usage: atkd STAGE [options]
        atkd STAGE --config FILE --run KEY
 
-The second form runs one job of a configuration as its workflow would (atkd/plan.py lists the keys).
+The second form runs one job of a configuration as its workflow would (atkd/jobs.py lists the keys).
 
 stages (each has a --help of its own):
 """

@@ -1,27 +1,28 @@
-"""A configuration: validated against the schema, defaults filled in, and the grid it spans."""
+"""A configuration: validated against the schema, defaults filled in."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from atkd.analyses import ANALYSES
+from atkd.grid import assistant, models, needs, pairs, training
 from atkd.methods import (
     METHODS,
+    MODELS,
     SWITCHES,
     TRAINING,
     Name,
-    deviations,
+    models_of,
     overrides,
     own_settings,
     resolve,
     row_of,
     switches_of,
-    training_of,
 )
 from atkd.models.families import FAMILIES
 from atkd.runtime.files import FORMATS, InputError, format_of, read_json, read_yaml
@@ -42,6 +43,7 @@ REGISTRIES: dict[str, Callable[[], list[str]]] = {
     "answers": lambda: ["generation", *TASKS],
     "families": lambda: list(FAMILIES),
     "switches": lambda: list(SWITCHES),
+    "analyses": lambda: list(ANALYSES),
 }
 # The defaults of a node that names one of these under `x-default`.
 DEFAULTS: dict[str, Callable[[], Any]] = {
@@ -52,31 +54,6 @@ DEFAULTS: dict[str, Callable[[], Any]] = {
         | {task: row.new_tokens for task, row in TASKS.items() if not open_ended(task)}
     ),
 }
-
-
-RUN_KEYS = ("family", "student", "teacher", "method")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One evaluated model; `-` stands for no student, or no teacher."""
-
-    family: str
-    student: str
-    teacher: str
-    method: str
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """Name of the run in score files, and its folder under runs/."""
-        return f"{self.family}/{self.student}/{self.teacher}/{self.method}/{self.seed}"
-
-    @classmethod
-    def of(cls, names: Mapping[str, str]) -> Run:
-        """From the parts of a key, as text."""
-        family, student, teacher, method = (names[key] for key in RUN_KEYS)
-        return cls(family, student, teacher, method, int(names["seed"]))
 
 
 @cache
@@ -211,6 +188,8 @@ def _check_methods(config: dict[str, Any]) -> None:
     for name in config["methods"]:
         if own_settings(config, name).get("scope") == "corpus":
             _check_corpus(config, name)
+        if models_of(config, name)["teacher"] != "final":
+            _check_teacher(config, name)
 
 
 def _check_name(key: str, name: str) -> None:
@@ -226,6 +205,7 @@ def _check_own(key: str, name: str, own: Mapping[str, Any]) -> None:
     """A method's own settings are settings that it has."""
     row = row_of(name)
     known = [*row.settings, *(TRAINING if row.loss else ())]
+    known += [key for key in MODELS if row.loss and (key == "start" or row.distils)]
     for setting in own:
         if setting not in known:
             expected = ", ".join(known) or "none"
@@ -252,6 +232,22 @@ def _check_corpus(config: dict[str, Any], name: str) -> None:
             f"config key method_settings.{name}.scope: found 'corpus'; expected a method that "
             "splits the tokens of fixed sequences, all of them in teacher_cache"
         )
+
+
+def _check_teacher(config: dict[str, Any], name: str) -> None:
+    """Another teacher than the fine-tuned one has no answers, and an assistant needs a size."""
+    if row_of(name).sequences == "teacher":
+        raise InputError(
+            f"config key methods: found {name}; expected a method on the training data's answers, "
+            "for early teachers and assistants give none"
+        )
+    if models_of(config, name)["teacher"] == "assistant":
+        for pair in pairs(config):
+            if assistant(config, pair) is None:
+                raise InputError(
+                    f"config key methods: found {name}, but {pair.family} {pair.student} has no "
+                    f"teacher smaller than {pair.teacher} to be the assistant"
+                )
 
 
 def _check_families(config: dict[str, Any]) -> None:
@@ -377,69 +373,6 @@ def _check_tasks(config: dict[str, Any]) -> None:
                 f"config key data.settings.tasks: {task} is missing, which the run is evaluated on;"
                 f" found {', '.join(known)}"
             )
-
-
-def model_seed(config: Mapping[str, Any], seed: int) -> int:
-    """Seed of the base and teacher that a run of `seed` uses."""
-    return seed if config["seeds_cover"] == "all" else 0
-
-
-def models(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(family, size) of every model the pairs name, in their order."""
-    found: dict[tuple[str, str], None] = {}
-    for pair in config["pairs"]:
-        found[pair["family"], pair["student"]] = None
-        found[pair["family"], pair["teacher"]] = None
-    return list(found)
-
-
-def runs(config: Mapping[str, Any]) -> list[Run]:
-    """The grid: every model to evaluate, controls included, each once and in a stable order.
-
-    A method that no teacher enters is trained once per student. With `deviations`, every method is
-    also run with each switch of the released code that touches it in the family, and with all.
-    """
-    found: dict[Run, None] = {}
-    variants = {
-        pair["family"]: deviations(config, pair["family"]) if config["deviations"] else []
-        for pair in config["pairs"]
-    }
-    for pair, seed in ((pair, seed) for pair in config["pairs"] for seed in config["seeds"]):
-        family, student, teacher = pair["family"], pair["student"], pair["teacher"]
-        found[Run(family, "-", teacher, "teacher", model_seed(config, seed))] = None
-        for method in [*config["methods"], *variants[family]]:
-            source = teacher if row_of(method).needs_teacher else "-"
-            found[_run(config, family, student, source, method, seed)] = None
-    return list(found)
-
-
-def _run(
-    config: Mapping[str, Any], family: str, student: str, teacher: str, method: str, seed: int
-) -> Run:
-    seed = model_seed(config, seed) if method == "none" else seed
-    return Run(family, student, teacher, method, seed)
-
-
-def training(
-    config: Mapping[str, Any], family: str, size: str, role: str, method: str = ""
-) -> dict[str, Any]:
-    """Settings of training `size` as `role` (base, teacher, student) by a student's method."""
-    common = config["training"].get(role, config["training"]["student"])
-    found = {key: value for key, value in common.items() if key != "allow_random_student"}
-    by_size = config["families"][family]["models"][size].get("training", {}).get(role, {})
-    for own in (by_size, training_of(config, method) if method else {}):
-        if "epochs" in own and "steps" not in own:
-            found.pop("steps", None)  # which would take the place of epochs
-        found |= own
-    return found
-
-
-def needs(config: Mapping[str, Any], family: str, sizes: Iterable[str]) -> dict[str, int]:
-    """What a job that loads these sizes asks for: each need is the largest of theirs."""
-    common = config["compute"]
-    found = [config["families"][family]["models"][size].get("compute", {}) for size in sizes]
-    keys = ("gpus", "threads", "memory_mb", "minutes")
-    return {key: max(own.get(key, common[key]) for own in found) for key in keys}
 
 
 def data_root(config: Mapping[str, Any]) -> str:

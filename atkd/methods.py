@@ -19,8 +19,11 @@ from typing import Any, NamedTuple
 from atkd.runtime.files import InputError
 
 ALL = "released"
-# The settings that a method may have of its own training; all others are its loss's.
+# The settings that a method may have of its own training, and of the models it starts from: its
+# student's base or that base fine-tuned, its teacher as it is, one that stopped early, or an
+# assistant that the teacher taught. All others are its loss's.
 TRAINING = ("learning_rate", "steps", "epochs", "batch_size")
+MODELS = {"start": "base", "teacher": "final"}
 
 
 @dataclass(frozen=True)
@@ -304,13 +307,20 @@ def overrides(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings of a method's loss that are not the table's, `student_text` if it needs some."""
     common = student_text(config) if "student_fraction" in row_of(name).settings else {}
     own = own_settings(config, name)
-    return {**common, **{key: value for key, value in own.items() if key not in TRAINING}}
+    elsewhere = (*TRAINING, *MODELS)
+    return {**common, **{key: value for key, value in own.items() if key not in elsewhere}}
 
 
 def training_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings of a method's own training."""
     own = own_settings(config, name)
     return {key: value for key, value in own.items() if key in TRAINING}
+
+
+def models_of(config: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Which models a method starts from and learns from, by the keys of `MODELS`."""
+    own = own_settings(config, name)
+    return {key: own.get(key, default) for key, default in MODELS.items()}
 
 
 def deviations(config: Mapping[str, Any], family: str) -> list[str]:

@@ -4,94 +4,29 @@ Rules of the workflow take inputs, needs and settings from a `Plan`; a command l
 
     python -m atkd STAGE --config FILE --run KEY
 
-is spelled out by the same plan, so that any job can be run by hand. `JOBS` lists the kinds of jobs
-with their stage and key. Paths are relative to where the workflow runs. Nothing here reads or
-writes a file.
+is spelled out by the same plan, so that any job can be run by hand. Paths are relative to where the
+workflow runs. Nothing here reads or writes a file.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from atkd import config as configuration
-from atkd import methods
-from atkd.config import Run
+from atkd import grid, methods
+from atkd.grid import Pair, Run
+from atkd.jobs import JOBS, Job, Needs, Paths, folder, named
 from atkd.runtime.files import InputError
 from atkd.tasks import open_ended
 
 PROJECT = Path(__file__).parent.parent
-RUN = "{family}/{student}/{teacher}/{method}/{seed}"
-# Kind of job -> its stage, and the key that names it there.
-JOBS = {
-    "data": ("data", "data"),
-    "tokenizer": ("tokenizer", "tokenizers/{family}"),
-    "prompts": ("prompts", "prompts/{family}"),
-    "released_prompts": ("prompts", "released_prompts/{family}"),
-    "check": ("check", "checks/{family}/{size}"),
-    "base": ("train", "models/{family}/{size}/seed{seed}/base"),
-    "teacher": ("train", "models/{family}/{size}/seed{seed}/teacher"),
-    "student": ("train", RUN),
-    "text": ("teacher-answers", "text/{family}/{size}/seed{seed}"),
-    "cache": ("teacher-cache", "cache/{family}/{size}/seed{seed}/{sequences}"),
-    "evaluate": ("evaluate", RUN),
-    "score": ("score", RUN),
-    "exact_judge": ("judge", RUN),
-    "judge": ("judge", "all"),
-    "scores": ("score", "all"),
-    "fidelity_of": ("fidelity", "{family}/{student}/seed{seed}"),
-    "crosscheck_of": ("crosscheck", RUN),
-}
-Paths = str | Sequence[str]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a job asks of a machine: GPUs, CPU threads, memory in MB (2**20 bytes), minutes."""
-
-    gpus: int = 0
-    threads: int = 1
-    memory_mb: int = 4000
-    minutes: int = 60
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job.
-
-    `command`: its subcommand, where the stage has some. `reads`: files it needs, by the names
-    rules use. `options`: its command line; None or an empty list leaves an option out. `settings`:
-    the fragment of the configuration that decides its result.
-    """
-
-    reads: Mapping[str, Paths]
-    options: Mapping[str, Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    needs: Needs = field(default_factory=Needs)
-    command: str = ""
-
-    @property
-    def arguments(self) -> list[str]:
-        """The command line after the stage's name."""
-        found = [self.command] if self.command else []
-        for name, value in self.options.items():
-            if value is None or value == []:
-                continue
-            values = value if isinstance(value, list) else [value]
-            found += [f"--{name}", *map(str, values)]
-        settings = json.dumps(self.settings, sort_keys=True)
-        return found + (["--settings", settings] if self.settings else [])
-
-
-def folder(path: str) -> str:
-    """The folder of a file."""
-    return str(Path(path).parent)
+ASSISTED = "supervised_kd"  # how a teacher teaches an assistant
 
 
 class Plan:
@@ -112,7 +47,7 @@ class Plan:
     @cached_property
     def runs(self) -> list[Run]:
         """The grid: every model that is evaluated."""
-        return configuration.runs(self.config)
+        return grid.runs(self.config)
 
     @cached_property
     def released(self) -> list[str]:
@@ -138,6 +73,7 @@ class Plan:
             "pairs": self.config["pairs"],
             "methods": list(dict.fromkeys(trained)),
             "judge": self.judge_settings is not None,
+            "analyses": self.config["analyses"],
             "runs": [run.key for run in self.runs],
         }
 
@@ -152,14 +88,9 @@ class Plan:
 
     def by_hand(self, stage: str, key: str) -> Job:
         """The job that a stage's key names; InputError if none is named so."""
-        templates = {kind: key for kind, (of, key) in JOBS.items() if of == stage}
-        for kind, template in templates.items():
-            pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
-            if found := re.fullmatch(pattern, key):
-                self._check_names(key, found.groupdict())
-                return self.job(kind, found.groupdict())
-        expected = " or ".join(templates.values()) or "no key: the stage has no --run"
-        raise InputError(f"--run: found {key!r}; expected {expected}")
+        kind, names = named(stage, key)
+        self._check_names(key, names)
+        return self.job(kind, names)
 
     def _check_names(self, key: str, names: Mapping[str, str]) -> None:
         """InputError if a key names a family or size that the configuration has not, or no seed."""
@@ -198,7 +129,7 @@ class Plan:
 
     def seed_of_models(self, seed: str | int) -> int:
         """The seed of the base and teacher that a run of `seed` uses."""
-        return configuration.model_seed(self.config, int(seed))
+        return grid.model_seed(self.config, int(seed))
 
     def model(self, family: str, size: str, seed: str | int, role: str) -> str:
         """A base's or teacher's last file."""
@@ -223,11 +154,24 @@ class Plan:
 
     def teachers_of(self, family: str, student: str, teacher: str = "-") -> list[str]:
         """A run's teacher; all teachers of its student where it has none."""
-        if teacher != "-":
-            return [teacher]
-        cell, pairs = (family, student), self.config["pairs"]
-        found = [p["teacher"] for p in pairs if (p["family"], p["student"]) == cell]
-        return list(dict.fromkeys(found))
+        return [teacher] if teacher != "-" else grid.teachers_of(self.config, family, student)
+
+    def start_of(self, run: Run, which: str) -> str:
+        """What a student starts from: its base, or that after SFT."""
+        if which == "sft":
+            return self.evaluated_model(replace(run, teacher="-", method="sft"))
+        return self.model(run.family, run.student, self.seed_of_models(run.seed), "base")
+
+    def taught_by(self, run: Run, which: str) -> str:
+        """What a student learns from: its teacher, that at an early step, or an assistant."""
+        pair, seed = Pair(run.family, run.student, run.teacher), self.seed_of_models(run.seed)
+        if which == "assistant":
+            size = grid.assistant(self.config, pair)
+            if size is None:
+                raise InputError(f"{run.key}: no teacher is smaller than {run.teacher}")
+            return self.evaluated_model(replace(run, student=size, method=ASSISTED, seed=seed))
+        role = "early_teacher" if which == "early" else "teacher"
+        return self.model(run.family, run.teacher, seed, role)
 
     def rooted(self, settings: Mapping[str, Any], key: str) -> dict[str, Any]:
         """The settings with the path under `key`, if any, resolved under the data root."""
@@ -238,7 +182,7 @@ class Plan:
 
     def needs(self, family: str, *sizes: str) -> Needs:
         """The largest needs of the models of these sizes."""
-        return Needs(**configuration.needs(self.config, family, sizes))
+        return Needs(**grid.needs(self.config, family, sizes))
 
     # Data
 
@@ -309,7 +253,7 @@ class Plan:
         compute = self.config["compute"]
         return {
             "family": family,
-            "training": configuration.training(self.config, family, size, role, method),
+            "training": grid.training(self.config, family, size, role, method),
             "compute": {k: compute[k] for k in ("device", "precision", "teacher_dtype")},
         }
 
@@ -331,25 +275,30 @@ class Plan:
         place = os.path.relpath(PROJECT / shipped / family / size / f"seed{seed}")
         return replace(job, options={**job.options, "shipped": place})
 
-    def teacher(self, family: str, size: str, seed: str) -> Job:
+    def teacher(self, family: str, size: str, seed: str, role: str = "teacher") -> Job:
         """A base after supervised fine-tuning."""
         reads = {
             "base": self.model(family, size, seed, "base"),
             "data": f"{self.results}/data/train.jsonl",
             "tokenizer": f"{self.results}/tokenizers/{family}/tokenizer.json",
         }
-        settings = self._training(family, size, "teacher")
-        return self._train("teacher", f"models/{family}/{size}", seed, reads, settings, (size,))
+        settings = self._training(family, size, role)
+        return self._train(role, f"models/{family}/{size}", seed, reads, settings, (size,))
+
+    def early_teacher(self, family: str, size: str, seed: str) -> Job:
+        """The same at an early step."""
+        return self.teacher(family, size, seed, "early_teacher")
 
     def student(self, family: str, student: str, teacher: str, method: str, seed: str) -> Job:
         """A student trained by a method."""
         run = Run(family, student, teacher, method, int(seed))
-        recipe, shared = self.recipe(method, family), self.seed_of_models(seed)
+        recipe, which = self.recipe(method, family), methods.models_of(self.config, method)
         cached = recipe.cacheable and recipe.sequences in self.config["teacher_cache"]
-        place = f"{family}/{teacher}/seed{shared}"
-        reads: dict[str, Paths] = {"base": self.model(family, student, shared, "base")}
+        cached = cached and which["teacher"] == "final"
+        place = f"{family}/{teacher}/seed{self.seed_of_models(seed)}"
+        reads: dict[str, Paths] = {"base": self.start_of(run, which["start"])}
         if recipe.distils:
-            reads["teacher"] = self.model(family, teacher, shared, "teacher")
+            reads["teacher"] = self.taught_by(run, which["teacher"])
         if cached:
             reads["cache"] = f"{self.results}/cache/{place}/{recipe.sequences}/manifest.json"
         if recipe.sequences == "teacher":
@@ -378,7 +327,8 @@ class Plan:
         output = f"{self.results}/{run}/seed{seed}/{role}"
         if role == "student":
             output = f"{self.results}/students/{run.rpartition('/')[0]}/seed{seed}"
-        options = {"role": role, "run": run, "seed": seed, **folders, **files, "output": output}
+        stage = role.removeprefix("early_")
+        options = {"role": stage, "run": run, "seed": seed, **folders, **files, "output": output}
         return Job(reads, options, settings, self.needs(family, *loaded))
 
     def recipe(self, method: str, family: str) -> methods.Recipe:
@@ -394,7 +344,7 @@ class Plan:
         students = [pair["student"] for pair in pairs if pair["teacher"] == teacher]
         if not students:
             raise InputError(f"{family} {teacher}: no pair has it as its teacher")
-        found = (configuration.training(self.config, family, s, "student") for s in students)
+        found = (grid.training(self.config, family, s, "student") for s in students)
         return max(training["max_length"] for training in found)
 
     def text(self, family: str, size: str, seed: str) -> Job:

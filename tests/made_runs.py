@@ -14,10 +14,10 @@ import pytest
 from atkd import methods
 from atkd.evaluation.metrics import rater, score_metric
 from atkd.evaluation.scores import COST_COLUMNS, DOCUMENT_COLUMNS, SCORE_COLUMNS
+from atkd.models.families import size
 from atkd.reporting import inputs, score_tables
 from atkd.reporting.table import Table
 from atkd.runtime.files import read_json, write_json, write_jsonl, write_text
-from atkd.statistics import estimates
 from atkd.tasks import AVERAGES
 
 PAIRS = {
@@ -43,7 +43,7 @@ def cells(families: list[str], methods: tuple[str, ...]) -> list[tuple[str, str,
 def level(cell: tuple[str, str, str, str]) -> float:
     """Expected score of a cell: ATKD gains 3 points and more with larger teachers."""
     _, _, teacher, method = cell
-    bigger = np.log10(max(estimates.size(teacher), 1e9) / 1e9)
+    bigger = np.log10(max(size(teacher), 1e9) / 1e9)
     if method in ("none", "sft", "teacher"):
         return {"none": 12.0, "sft": 30.0, "teacher": 48.0 + 8.0 * bigger}[method]
     base = methods.METHODS[method].base if method in methods.METHODS else ""
@@ -149,6 +149,7 @@ def write_record(
         ],
         "methods": list(dict.fromkeys(cell[3] for cell in grid)),
         "judge": False,
+        "analyses": [],
         "runs": ["/".join([*cell, str(seed)]) for cell in grid for seed in range(1, seeds + 1)],
     }
     write_json(folder / "run.json", record)

@@ -186,6 +186,15 @@ LOCAL = {"source": "local", "settings": {"pretrain": "text_novels"}}
         pytest.param("methods", ["supervised_kd+temperature=0"], marks=pytest.mark.case(
             "config", "a temperature of 0",
             "methods.supervised_kd+temperature=0.temperature: found 0; expected ")),
+        pytest.param("methods", ["supervised_kd+teacher=assistant"], marks=pytest.mark.case(
+            "config", "an assistant where no teacher is smaller",
+            "methods: found supervised_kd+teacher=assistant, but opt 125m has no teacher smaller "
+            "than 1.3b to be the assistant")),
+        pytest.param("methods", ["f_distill+teacher=early"], marks=pytest.mark.case(
+            "config", "the answers of a teacher that stopped early",
+            "methods: found f_distill+teacher=early; expected a method on the training data's")),
+        pytest.param("analyses", ["sweeps"], marks=pytest.mark.case(
+            "config", "an analysis that there is not", 'analyses.0: found "sweeps"; expected one')),
         pytest.param("methods", ["sft+hard_fraction=0.3"], marks=pytest.mark.case(
             "config", "an own setting of another method",
             "methods: sft+hard_fraction=0.3 has no setting 'hard_fraction'; expected ")),
@@ -318,27 +327,6 @@ def test_random_students_are_refused_unless_asked_for() -> None:
         grid.checked(config)
     config["training"]["student"]["allow_random_student"] = True
     assert grid.checked(config)["training"]["student"]["allow_random_student"]
-
-
-def test_the_grid_trains_each_control_once() -> None:
-    config = grid.checked(read("world"))
-    keys = [run.key for run in grid.runs(config)]
-    assert len(keys) == len(set(keys))
-    assert sum("/sft/" in key for key in keys) == 3 * len(config["seeds"])
-    assert sum("/teacher/" in key for key in keys) == 7 * len(config["seeds"])
-    assert sum("/supervised_kd/" in key for key in keys) == 7 * len(config["seeds"])
-    config["seeds"], config["seeds_cover"] = [1, 2], "student"
-    keys = [run.key for run in grid.runs(config)]
-    assert "opt/-/1.3b/teacher/0" in keys and "opt/125m/-/none/0" in keys
-    assert "opt/125m/-/sft/2" in keys and "opt/-/1.3b/teacher/1" not in keys
-
-
-def test_a_size_overrides_training() -> None:
-    config = read("smoke")
-    config["families"]["opt"]["models"]["1.3b"]["training"] = {"teacher": {"steps": 3}}
-    config = grid.checked(config)
-    assert grid.training(config, "opt", "1.3b", "teacher")["steps"] == 3
-    assert grid.training(config, "opt", "125m", "teacher")["steps"] == 12
 
 
 def test_checking_leaves_its_input_alone() -> None:

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atkd import config as grid
-from atkd.plan import JOBS, Plan
+from atkd.jobs import JOBS
+from atkd.plan import Plan
 from atkd.runtime.files import InputError
 
 SMOKE = smoke()

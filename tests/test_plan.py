@@ -13,7 +13,8 @@ import yaml
 from helpers import ROOT, over_world, smoke
 
 from atkd import __main__, config
-from atkd.plan import JOBS, Plan
+from atkd.jobs import JOBS
+from atkd.plan import Plan
 from atkd.runtime.files import InputError, read_json
 
 STUDENT = {"family": "opt", "student": "125m", "teacher": "1.3b"}
@@ -78,6 +79,25 @@ def test_a_method_has_settings_of_its_own() -> None:
     assert found["recipe"]["settings"].items() >= own.items()
     by_epoch = student(planned(methods=["sft+epochs=2"]), "sft+epochs=2").settings["training"]
     assert by_epoch["epochs"] == 2 and "steps" not in by_epoch and plain["training"]["steps"]
+
+
+def test_a_student_may_start_from_sft_and_learn_from_others() -> None:
+    plan = planned("world", analyses=["remedies", "starts"])
+    far = {"student": "125m", "teacher": "6.7b"}
+    early, helped, tuned = (
+        student(plan, f"supervised_kd+{own}", **far).reads
+        for own in ("teacher=early", "teacher=assistant", "start=sft")
+    )
+    results = "results/world"
+    assert early["teacher"] == f"{results}/models/opt/6.7b/seed1/early_teacher/manifest.json"
+    taught = f"{results}/students/opt/2.7b/6.7b/supervised_kd/seed1/manifest.json"
+    assert helped["teacher"] == taught and "cache" not in helped and "cache" in tuned
+    assert tuned["base"] == f"{results}/students/opt/125m/-/sft/seed1/manifest.json"
+    assert plan.record()["analyses"] == ["remedies", "starts"]
+    stopped = plan.job("early_teacher", {"family": "opt", "size": "6.7b", "seed": "1"})
+    assert stopped.options["role"] == "teacher" and stopped.settings["training"]["stop_at"] == 0.25
+    with pytest.raises(InputError, match="no teacher is smaller"):
+        student(plan, "supervised_kd+teacher=assistant")
 
 
 def test_settings_hold_what_decides_a_result_and_nothing_else() -> None:

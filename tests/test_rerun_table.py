@@ -16,7 +16,7 @@ import yaml
 from helpers import PACKAGE, ROOT, Snakemake, copy_of_checkout, edges, smoke
 
 from atkd.__main__ import STAGES
-from atkd.plan import JOBS
+from atkd.jobs import JOBS
 
 NAME, SMOKE = (("--configfile", f"config/{name}.yaml") for name in ("faked", "smoke"))
 FOLLOWS = {

@@ -108,3 +108,12 @@ def family_of(name: str) -> Family:
     if name not in FAMILIES:
         raise InputError(f"family: found {name!r}, expected one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
+
+
+def size(label: str) -> float:
+    """Parameters meant by a size label such as 125m or 6.7b; `-` and unknown labels are 0."""
+    unit = {"k": 1e3, "m": 1e6, "b": 1e9}.get(label[-1:].lower(), 0.0)
+    try:
+        return float(label[:-1]) * unit
+    except ValueError:
+        return 0.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from atkd.evaluation.metrics import METRICS
 from atkd.methods import BASELINES, METHODS
+from atkd.models.families import size
 from atkd.statistics import intervals
 from atkd.statistics.estimates import (
     Cell,
@@ -20,7 +21,6 @@ from atkd.statistics.estimates import (
     Scores,
     estimates,
     parts,
-    size,
     sort_key,
 )
 

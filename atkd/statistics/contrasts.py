@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from atkd.methods import BASELINES, METHODS, title_of
-from atkd.models.families import FAMILIES
+from atkd.models.families import FAMILIES, size
 from atkd.statistics.comparisons import WRAPPER
-from atkd.statistics.estimates import Cell, Contrast, RunRecord, size
+from atkd.statistics.estimates import Cell, Contrast, RunRecord
 
 PAPER = ("opt", "pythia", "llama")  # the paper's model families
 WRAPPED = {row.base: name for name, row in METHODS.items() if row.wrapper == WRAPPER}

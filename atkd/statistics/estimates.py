@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.evaluation.metrics import JUDGE, METRICS, WORDLESS, Rater, rater, score_metric
 from atkd.methods import METHODS, Name, title_of
-from atkd.models.families import FAMILIES
+from atkd.models.families import FAMILIES, size
 from atkd.runtime.files import InputError, read_json, reading, write_text
 from atkd.statistics import intervals
 from atkd.tasks import AVERAGE_TITLES, AVERAGES, TASKS, open_ended
@@ -44,8 +44,8 @@ class RunRecord:
     """What a run says of itself (`run.json`, beside its scores).
 
     `source`: where its data came from (world, local, hub, url). `tasks` are those of the averages,
-    `extra_tasks` others. `judge`: whether a language model was to rate answers. `runs`: the key
-    family/student/teacher/method/seed of every model of the grid.
+    `extra_tasks` others. `judge`: whether a language model was to rate answers. `analyses`: those
+    beside the main grid. `runs`: the key family/student/teacher/method/seed of every model.
     """
 
     config: str
@@ -57,6 +57,7 @@ class RunRecord:
     pairs: list[dict[str, str]]
     methods: list[str]
     judge: bool
+    analyses: list[str]
     runs: list[str]
 
     @property
@@ -128,15 +129,6 @@ def sort_key(cell: tuple[str, ...]) -> tuple[Any, ...]:
 def as_configured(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows whose method has no settings of its own in its name."""
     return frame[[not Name.of(method).settings for method in frame.method]]
-
-
-def size(text: str) -> float:
-    """Parameters meant by a size label such as 125m or 6.7b; `-` and unknown labels are 0."""
-    unit = {"k": 1e3, "m": 1e6, "b": 1e9}.get(text[-1:].lower(), 0.0)
-    try:
-        return float(text[:-1]) * unit
-    except ValueError:
-        return 0.0
 
 
 def task_label(task: str, world: bool, count: int = 0) -> str:

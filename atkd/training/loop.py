@@ -63,7 +63,10 @@ def optimisers(model: Any, settings: Optimisation) -> list[torch.optim.Optimizer
         found.append(Muon(matrices, RATE * rate, decay))
         own = set(map(id, matrices))
         rest = [each for each in rest if id(each) not in own]
-    return [*found, torch.optim.AdamW(rest, rate, (0.9, settings.beta2), weight_decay=decay, fused=True)]
+    return [
+        *found,
+        torch.optim.AdamW(rest, rate, (0.9, settings.beta2), weight_decay=decay, fused=True),
+    ]
 
 
 def accelerator(device: str, precision: str) -> Accelerator:
@@ -79,7 +82,8 @@ class Loop:
     def __init__(self, run: Accelerator, model: Any, settings: Optimisation, steps: int) -> None:
         from transformers import get_cosine_schedule_with_warmup
 
-        self.run, self.settings, self.steps, self.step = run, settings, steps, 0
+        self.run, self.settings, self.step = run, settings, 0
+        self.last = settings.last_step(steps)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         made = optimisers(model, settings)
@@ -173,7 +177,7 @@ class Loop:
                 check_sizes(own[-1], found[own[-1]]["bytes"])
                 self.run.load_state(str(own[-1]))
             self.step = found[own[-1]]["step"]
-            self.run.print(f"resumed at step {self.step} of {self.steps}")
+            self.run.print(f"resumed at step {self.step} of {self.last}")
 
 
 def checkpoint_facts(folder: Path) -> dict[str, Any]:
@@ -227,13 +231,13 @@ def fit(
         "tokens": 0,
         "supervised_tokens": 0,
         "first_step": loop.step,
-        "steps": loop.steps,
+        "steps": loop.last,
         "loss": math.nan,
     }
     log, start = MetricsLog(work / "metrics.jsonl", loop), time.perf_counter()
     told = loop.run.is_main_process
-    with Progress("train", loop.steps, "steps", done=loop.step, shown=told) as progress:
-        while loop.step < loop.steps:
+    with Progress("train", loop.last, "steps", done=loop.step, shown=told) as progress:
+        while loop.step < loop.last:
             batches = _micro_batches(loop, supply, sampler[loop.step])
             seen["loss"], norm, count = loop.update(batches, objective)
             seen["supervised_tokens"] += count
@@ -241,7 +245,7 @@ def fit(
             seen["tokens"] += read * loop.run.num_processes
             progress.add(tokens=read * loop.run.num_processes, loss=seen["loss"])
             log.add(loop, seen["loss"], norm, count)
-            if loop.step % loop.settings.checkpoint_every == 0 and loop.step < loop.steps:
+            if loop.step % loop.settings.checkpoint_every == 0 and loop.step < loop.last:
                 loop.save(work, identity)
     return seen | {"train_s": round(time.perf_counter() - start, 3)}
 
@@ -259,7 +263,7 @@ class MetricsLog:
     """metrics.jsonl: about 100 lines a run; lines past a resumed step are dropped first."""
 
     def __init__(self, path: Path, loop: Loop) -> None:
-        self.path, self.every = path, max(1, loop.steps // 100)
+        self.path, self.every = path, max(1, loop.last // 100)
         if not loop.run.is_main_process:
             return
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -269,7 +273,7 @@ class MetricsLog:
 
     def add(self, loop: Loop, loss: float, norm: float, count: int) -> None:
         """Appends the step if it is due."""
-        if not loop.run.is_main_process or (loop.step % self.every and loop.step != loop.steps):
+        if not loop.run.is_main_process or (loop.step % self.every and loop.step != loop.last):
             return
         rate = loop.schedules[-1].get_last_lr()[0]
         row = {

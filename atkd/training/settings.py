@@ -17,7 +17,7 @@ class Optimisation:
     `steps` of the optimiser, or `epochs`; `batch_size` samples a step, over all processes;
     `micro_batch_size` of them at a time (all at once where it is absent); `max_length` in tokens;
     `packed`: whether a base's texts are joined to blocks of that length; `saved_dtype`: of the
-    weights that are saved.
+    weights that are saved; `stop_at`: the share of the steps after which training ends.
     """
 
     batch_size: int
@@ -32,6 +32,7 @@ class Optimisation:
     optimiser: str
     packed: bool
     saved_dtype: str
+    stop_at: float = 1
     steps: int | None = None
     epochs: float | None = None
     micro_batch_size: int | None = None
@@ -39,6 +40,10 @@ class Optimisation:
     def step_count(self, per_epoch: int) -> int:
         """Optimiser steps of the whole training, from those of an epoch."""
         return self.steps or max(1, round((self.epochs or 0) * per_epoch))
+
+    def last_step(self, steps: int) -> int:
+        """The step after which training ends, of `steps` that its schedule is made for."""
+        return max(1, round(self.stop_at * steps))
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,15 @@ def test_a_base_with_two_optimisers_resumes_too(
     assert len({weights(each) for each in (plain, *others)}) == 3
 
 
+def test_a_teacher_that_stops_early_is_the_teacher_as_it_was(world: Path, tmp_path: Path) -> None:
+    base = str(trained(world, "opt", "base"))
+    late = run(world, "opt", "teacher", tmp_path / "late", base=base)
+    early = run(world, "opt", "teacher", tmp_path / "early", base=base, knobs={"stop_at": 0.5})
+    log = [(each / "metrics.jsonl").read_text().splitlines() for each in (late, early)]
+    assert log[1] == log[0][:3] and len(log[0]) == 6
+    assert read_json(early / "provenance.json")["steps"] == 3 and weights(early) != weights(late)
+
+
 def test_same_command_same_weights_and_finished_work_is_kept(world: Path, tmp_path: Path) -> None:
     shared = {"method": "sft", "base": str(trained(world, "opt", "base"))}
     one = run(world, "opt", "student", tmp_path / "a", **shared)

@@ -56,6 +56,20 @@ rule teacher:
         "{params.command} > {log:q} 2>&1"
 
 
+# Stops early; what remedies for the gap between teacher and student compare with.
+use rule teacher as early_teacher with:
+    input:
+        unpack(reads("early_teacher")),
+        code=code(*TRAINING),
+    output:
+        "<results>/models/{family}/{size}/seed{seed}/early_teacher/manifest.json",
+    log:
+        "<logs>/models/{family}/{size}/seed{seed}/early_teacher.log",
+    params:
+        settings=settings("early_teacher"),
+        command=command("early_teacher"),
+
+
 rule text:
     input:
         unpack(reads("text")),
