@@ -24,7 +24,9 @@ ALLOWED = {
     "config": {"runtime", "tasks", "methods", "analyses", "grid", "models.families", "losses"},
     "world": {"runtime", "tasks", "config"},
     "models": {"runtime"},
-    "statistics": {"runtime", "tasks", "methods", "models.families", "evaluation.metrics"},
+    "statistics": {
+        "runtime", "tasks", "methods", "analyses", "models.families", "evaluation.metrics",
+    },
     "jobs": {"runtime"},
     "plan": {"runtime", "tasks", "config", "methods", "grid", "jobs"},
     "data": {"runtime", "tasks", "config", "models", "world"},
@@ -33,8 +35,8 @@ ALLOWED = {
     "evaluation": {"runtime", "tasks", "models", "world"},
     "judge": {"runtime", "tasks", "config", "evaluation.scores", "world"},
     "reporting": {
-        "runtime", "tasks", "methods", "models.families", "statistics", "evaluation.scores",
-        "evaluation.metrics",
+        "runtime", "tasks", "methods", "analyses", "models.families", "statistics",
+        "evaluation.scores", "evaluation.metrics",
     },
     "__init__": {"losses", "methods"},
     "__main__": {"runtime", "config", "plan"},

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from atkd.analyses import BOTH, DKD, SHARES, TKD, WEIGHTS, on
 from atkd.methods import BASELINES, title_of
 from atkd.models.families import FAMILIES
 from atkd.statistics.contrasts import (
@@ -22,6 +23,9 @@ from atkd.statistics.contrasts import (
     by_pair,
     gain,
     growth_of,
+    less,
+    less_each,
+    less_more,
     over_dkd,
     pairs,
     repair,
@@ -59,7 +63,8 @@ class Claim:
     family of tests over which p-values are corrected, a row of `CORRECTIONS`. `needs`: a row of
     `NEEDS`. `measure`, `resampled`: what is scored, and what would differ in another run.
     `metric`, `tasks`: the same for a claim made of scores; `compare`: its comparisons, None where
-    an analysis supplies estimates, one for each of `labels`. `families`: of models, all of them
+    an analysis supplies estimates. `labels`: of its comparisons, where they do not follow from the
+    run's pairs. `families`: of models, all of them
     needed; `teachers`: how many of each at least.
     """
 
@@ -167,6 +172,11 @@ CORRECTIONS: dict[str, str] = {
     "numbers": "Sizes of gains that are quoted.",
 }
 
+
+def _study(name: str, about: str) -> Need:
+    return Need(about, lambda record: name in record.analyses)
+
+
 NEEDS: dict[str, Need] = {
     "grid": Need("scores of the main grid", lambda record: True),
     "unseen": Need(
@@ -178,20 +188,29 @@ NEEDS: dict[str, Need] = {
         lambda record: record.source == "hub" and record.judge,
     ),
     "uncertainty": Need("the analysis of teachers' uncertainty on tokens", lambda record: False),
-    "token_study": Need(
+    "token_study": _study(
+        "token_study",
         "the analysis of students trained with TKD or DKD alone, or on easy or hard tokens alone",
-        lambda record: False,
     ),
     "diversity": Need("the analysis of the answers' diversity", lambda record: False),
-    "hard_fraction_sweep": Need("the sweep of the share of hard tokens k", lambda record: False),
-    "easy_weight_sweep": Need("the sweep of the easy tokens' weight lambda", lambda record: False),
-    "remedies": Need(
-        "students of an early-stopped teacher and of a teacher assistant", lambda record: False
+    "hard_fraction_sweep": _study("hard_fraction_sweep", "the sweep of the share of hard tokens k"),
+    "easy_weight_sweep": _study("easy_weight_sweep", "the sweep of the easy tokens' weight lambda"),
+    "remedies": _study(
+        "remedies", "students of an early-stopped teacher and of a teacher assistant"
     ),
     "landscape": Need("the analysis of the loss around a student's weights", lambda record: False),
 }
 
 
+KD, ATKD = "supervised_kd", "supervised_kd_atkd"
+# Comparison -> the method that ATKD is held against.
+OTHER_SHARES = {f"k = {100 * share:g} %": f"{ATKD}+hard_fraction={share}" for share in SHARES}
+OTHER_WEIGHTS = {f"lambda = {weight}": f"{ATKD}+easy_weight={weight}" for weight in WEIGHTS}
+REMEDIES = {
+    "early-stopped teacher": f"{KD}+teacher=early",
+    "teacher assistant": f"{KD}+teacher=assistant",
+    "Decoupled KD": "dkd",
+}
 STUDIED = "mean over the pairs studied"
 PLAIN = "the five baselines without ATKD"
 TABLES = "main table and the table of Pythia and LLaMA"
@@ -328,6 +347,7 @@ CLAIMS: dict[str, Claim] = {
         "mechanism",
         needs="token_study",
         threshold=FEW,
+        compare=less(*(f"{on(KD, part)}+hard_fraction=0.5" for part in ("hard", "easy"))),
     ),
     "dkd_over_tkd": Claim(
         "DKD contributes more than TKD",
@@ -337,6 +357,7 @@ CLAIMS: dict[str, Claim] = {
         "mechanism",
         needs="token_study",
         threshold=FEW,
+        compare=less(DKD, TKD),
     ),
     "dkd_suppressed": Claim(
         "Uncertainty suppresses DKD",
@@ -347,6 +368,7 @@ CLAIMS: dict[str, Claim] = {
         "mechanism",
         needs="token_study",
         threshold=FEW,
+        compare=less(BOTH, KD),
     ),
     "dkd_suppressed_more": Claim(
         "Larger teachers suppress DKD more",
@@ -357,6 +379,7 @@ CLAIMS: dict[str, Claim] = {
         "mechanism",
         needs="token_study",
         threshold=FEW,
+        compare=less_more(BOTH, KD),
     ),
     "tkd_hurts_easy": Claim(
         "TKD hurts on easy tokens",
@@ -367,6 +390,7 @@ CLAIMS: dict[str, Claim] = {
         needs="token_study",
         threshold=FEW,
         higher=False,
+        compare=less(on(BOTH, "easy"), on(DKD, "easy")),
     ),
     "tkd_narrows": Claim(
         "TKD on easy tokens costs diversity",
@@ -389,6 +413,7 @@ CLAIMS: dict[str, Claim] = {
         "mechanism",
         needs="token_study",
         threshold=FEW,
+        compare=less(on(BOTH, "hard"), on(DKD, "hard")),
     ),
     "split_matters": Claim(
         "It matters which tokens are easy",
@@ -398,6 +423,7 @@ CLAIMS: dict[str, Claim] = {
         "mechanism",
         needs="token_study",
         threshold=FEW,
+        compare=less(ATKD, f"{ATKD}+split=random"),
     ),
     "half_hard_best": Claim(
         "k = 50 % is best",
@@ -408,7 +434,8 @@ CLAIMS: dict[str, Claim] = {
         needs="hard_fraction_sweep",
         rule="every",
         threshold=FEW,
-        labels=("k = 10 %", "k = 30 %", "k = 70 %", "k = 90 %"),
+        compare=less_each(ATKD, OTHER_SHARES),
+        labels=tuple(OTHER_SHARES),
     ),
     "seventy_hard_worse": Claim(
         "k = 70 % is worse",
@@ -418,6 +445,7 @@ CLAIMS: dict[str, Claim] = {
         "settings",
         needs="hard_fraction_sweep",
         threshold=FEW,
+        compare=less(ATKD, f"{ATKD}+hard_fraction=0.7"),
     ),
     "small_weight_best": Claim(
         "lambda = 0.2 is best",
@@ -428,7 +456,8 @@ CLAIMS: dict[str, Claim] = {
         needs="easy_weight_sweep",
         rule="every",
         threshold=FEW,
-        labels=("lambda = 0", "lambda = 0.4", "lambda = 0.6", "lambda = 0.9"),
+        compare=less_each(ATKD, OTHER_WEIGHTS),
+        labels=tuple(OTHER_WEIGHTS),
     ),
     "large_weight_worse": Claim(
         "lambda = 0.9 is worse",
@@ -438,6 +467,7 @@ CLAIMS: dict[str, Claim] = {
         "settings",
         needs="easy_weight_sweep",
         threshold=FEW,
+        compare=less(ATKD, f"{ATKD}+easy_weight=0.9"),
     ),
     "over_decoupled_kd": Claim(
         "ATKD beats Decoupled KD",
@@ -452,12 +482,13 @@ CLAIMS: dict[str, Claim] = {
         "ATKD beats every other remedy",
         "An early-stopped teacher, a teacher assistant and Decoupled KD all do less about the gap.",
         "Figure 5c",
-        "Supervised KD + ATKD less each remedy, mean over pairs",
+        f"Supervised KD + ATKD less each remedy, {STUDIED}",
         "remedies",
         needs="remedies",
         rule="every",
         threshold=MANY,
-        labels=("early-stopped teacher", "teacher assistant", "Decoupled KD"),
+        compare=less_each(ATKD, REMEDIES),
+        labels=tuple(REMEDIES),
     ),
     "flatter_landscape": Claim(
         "ATKD ends in flatter minima",

@@ -5,7 +5,7 @@ Of its record and not of its scores, so that a model which should be there and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from atkd.methods import BASELINES, METHODS, title_of
@@ -107,3 +107,45 @@ def over_dkd(record: RunRecord) -> dict[str, Comparison]:
         for method in (WRAPPED["supervised_kd"], "dkd")
     )
     return {"": Comparison(Contrast(ours, theirs, "remedy"))}
+
+
+def pairs_with(record: RunRecord, *methods: str) -> list[Cell]:
+    """The pairs of the paper's families at which all of some methods were trained."""
+    cells = set(record.cells)
+    return [
+        pair
+        for pair in pairs(record)
+        if all(pair._replace(method=method) in cells for method in methods)
+    ]
+
+
+def less(ours: str, theirs: str) -> Compare:
+    """One method less another, over the pairs that have both."""
+    return lambda record: {"": _less(pairs_with(record, ours, theirs), ours, theirs)}
+
+
+def less_each(ours: str, theirs: Mapping[str, str]) -> Compare:
+    """One method less each of others, by label, each over the pairs that have all of them."""
+
+    def compare(record: RunRecord) -> dict[str, Comparison]:
+        among = pairs_with(record, ours, *theirs.values())
+        return {label: _less(among, ours, other) for label, other in theirs.items()}
+
+    return compare
+
+
+def less_more(ours: str, theirs: str) -> Compare:
+    """One method less another, with a student's largest teacher less the same with its smallest."""
+
+    def compare(record: RunRecord) -> dict[str, Comparison]:
+        among = pairs_with(record, ours, theirs)
+        first, second = growth(among, [ours]), growth(among, [theirs])
+        both = first.ours + second.theirs, first.theirs + second.ours
+        return {"": Comparison(Contrast(*both, "study"), scale=2.0)}
+
+    return compare
+
+
+def _less(among: Sequence[Cell], ours: str, theirs: str) -> Comparison:
+    sides = (tuple(pair._replace(method=method) for pair in among) for method in (ours, theirs))
+    return Comparison(Contrast(*sides, "study"))

@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from helpers import ROOT
 from made_runs import PAIRS, write_run
 
-from atkd.methods import BASELINES
+from atkd import config as configuration
+from atkd.analyses import ANALYSES, is_study
+from atkd.methods import BASELINES, Name
+from atkd.plan import Plan
 from atkd.runtime.files import InputError
 from atkd.statistics import comparisons, decisions, estimates, intervals
 from atkd.statistics.claims import (
@@ -54,16 +59,24 @@ def record_of(seeds: int, source: str = "world", judge: bool = False) -> RunReco
         pairs=pairs,
         methods=[*METHODS],
         judge=judge,
+        analyses=[],
         runs=[f"{cell}/{seed}" for cell in cells for seed in range(1, seeds + 1)],
     )
 
 
 def made(
-    level: Level, seeds: int = 3, documents: int = 6, luck: float = 0.3, key: int = 1, **said: bool
+    level: Level,
+    seeds: int = 3,
+    documents: int = 6,
+    luck: float = 0.3,
+    key: int = 1,
+    record: RunRecord | None = None,
+    **said: bool,
 ) -> Scores:
     """A run whose cells have these expected scores."""
     rng = np.random.default_rng(key)
-    record = record_of(seeds, **said)
+    record = record or record_of(seeds, **said)
+    seeds = len(record.seeds)
     rows = {
         cell: {s: i * seeds + s - 1 for s in record.seeds} for i, cell in enumerate(record.cells)
     }
@@ -376,24 +389,78 @@ def test_few_seeds_decide_nothing(seeds: int) -> None:
 
 
 def test_an_analysis_brings_estimates_and_the_rule_stands() -> None:
-    best = {
-        "k = 10 %": seen(9.0),
-        "k = 30 %": seen(4.0),
-        "k = 70 %": seen(6.0),
-        "k = 90 %": seen(9),
-    }
-    analysed = {"half_hard_best": best, "uncertainty_falls": {"": seen(-9.0)}}
+    analysed = {"uncertainty_falls": {"": seen(-9.0)}}
     scores = made(as_the_paper_says)
-    found = by_key(decisions.verdicts(scores, analysed))
-    assert found["half_hard_best"].verdict == found["uncertainty_falls"].verdict == SUPPORTED
-    row = found["half_hard_best"]
-    assert row.comparison == "k = 30 %"
-    assert row.p_holm == pytest.approx(4 * row.p), "corrected over what is not measured too"
-    with pytest.raises(InputError, match=r"'half_hard_best': found comparisons \['k = 10 %'\]"):
-        decisions.verdicts(scores, {"half_hard_best": {"k = 10 %": seen(9.0)}})
+    row = by_key(decisions.verdicts(scores, analysed))["uncertainty_falls"]
+    assert row.verdict == SUPPORTED and row.comparisons == 1
+    rivals = [key for key, claim in CLAIMS.items() if claim.tests == row.tests]
+    assert row.p_holm == pytest.approx(len(rivals) * row.p), "over what is not measured too"
+    with pytest.raises(InputError, match=r"'uncertainty_falls': found comparisons \['opt'\]"):
+        decisions.verdicts(scores, {"uncertainty_falls": {"opt": seen(9.0)}})
     for name in ("gain_average", "no_such"):
         with pytest.raises(InputError, match=f"claim '{name}'; expected one of uncertainty_falls"):
             decisions.verdicts(scores, {name: {"": seen(1.0)}})
+
+
+# Studies
+
+
+STUDIES = [name for name in ANALYSES if is_study(name)]
+STUDY_CLAIMS = [key for key, claim in CLAIMS.items() if claim.compare and claim.needs in STUDIES]
+
+
+def studied(level: Level, seeds: int = 3, luck: float = 0.3) -> Scores:
+    """The world's run with all studies."""
+    config = yaml.safe_load((ROOT / "config/world.yaml").read_text(encoding="utf-8"))
+    config |= {"seeds": [*range(1, seeds + 1)], "analyses": STUDIES}
+    return made(level, luck=luck, record=RunRecord(**Plan(configuration.checked(config)).record()))
+
+
+def as_claimed(cell: Cell) -> float:
+    """Scores under which every claim that a study decides is true."""
+    name = Name.of(cell.method)
+    own, value = name.settings, 30.0
+    if name.row == "supervised_kd_atkd":
+        value = 45.0 - 20 * abs(float(own.get("hard_fraction", 0.5)) - 0.5)
+        value -= 20 * abs(float(own.get("easy_weight", 0.2)) - 0.2) + 5 * ("split" in own)
+    if name.row == "dkd":
+        with_tkd, with_dkd = "target_weight=1" in cell.method, "diversity_weight" not in own
+        freed = 9 * large(cell) * with_tkd * ("tokens" not in own)
+        value = 20.0 + (9 + freed) * with_dkd
+        value += with_tkd * (-4 if own.get("tokens") == "easy" else 4)
+    if name.row == "supervised_kd":
+        value += 3 if own.get("tokens") == "hard" else 0
+    return value
+
+
+@pytest.fixture(scope="module")
+def decided() -> dict[str, Verdict]:
+    return by_key(decisions.verdicts(studied(as_claimed)))
+
+
+@pytest.mark.parametrize("key", STUDY_CLAIMS)
+def test_a_study_decides_its_claims(key: str, decided: dict[str, Verdict]) -> None:
+    assert decided[key].verdict == SUPPORTED, decided[key].sentence
+
+
+def test_a_study_compares_the_means_of_its_pairs(decided: dict[str, Verdict]) -> None:
+    scores = studied(as_claimed)
+
+    def mean(teacher: str, method: str) -> float:
+        rows = [*scores.rows[Cell("opt", "125m", teacher, method)].values()]
+        return float(np.mean([scores.values[task, "score"][rows].mean() for task in TASKS]))
+
+    freed = {t: mean(t, "dkd+target_weight=1") - mean(t, "supervised_kd") for t in ("1.3b", "6.7b")}
+    assert decided["dkd_suppressed"].value == pytest.approx(np.mean([*freed.values()]))
+    assert decided["dkd_suppressed_more"].value == pytest.approx(freed["6.7b"] - freed["1.3b"])
+    row = decided["half_hard_best"]
+    assert row.comparisons == 4 and row.comparison in ("k = 30 %", "k = 70 %")
+
+
+def test_without_its_study_a_claim_is_not_measured() -> None:
+    scores = studied(as_claimed)
+    found = by_key(decisions.verdicts(without(scores, analyses=[])))
+    assert {found[key].verdict for key in STUDY_CLAIMS} == {NOT_MEASURED}
 
 
 def test_measuring_one_more_claim_raises_no_corrected_p_value() -> None:
