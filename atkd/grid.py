@@ -135,6 +135,7 @@ def training(
         if "epochs" in own and "steps" not in own:
             found.pop("steps", None)  # which would take the place of epochs
         found |= own
+    found["learning_rate"] *= found.pop("rate_factor", 1)
     return found
 
 

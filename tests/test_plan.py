@@ -75,6 +75,9 @@ def test_a_method_has_settings_of_its_own() -> None:
     )
     found, plain = student(plan, named).settings, student(plan, "sft").settings
     assert found["training"] == plain["training"] | {"learning_rate": 0.003}
+    doubled = student(planned(methods=["sft+rate_factor=2"]), "sft+rate_factor=2")
+    rate = doubled.settings["training"]["learning_rate"]
+    assert rate == 2 * plain["training"]["learning_rate"]
     own = {"hard_fraction": 0.3, "easy_weight": 0.1}
     assert found["recipe"]["settings"].items() >= own.items()
     by_epoch = student(planned(methods=["sft+epochs=2"]), "sft+epochs=2").settings["training"]

@@ -115,6 +115,10 @@ class Numbers:
         """Every gain and control."""
         return self._read("differences")
 
+    def table(self, name: str) -> pd.DataFrame | None:
+        """The numbers of a table, if it was made."""
+        return self._read(name) if (self.folder / f"{name}.csv").is_file() else None
+
     def _read(self, name: str) -> pd.DataFrame:
         import pandas as pd
 

@@ -16,7 +16,14 @@ from atkd.runtime.files import InputError
 from atkd.statistics.estimates import RunRecord
 
 Make = Callable[..., Any]
-MODULES = ("score_tables", "skills", "sweeps", "diagnostics", "figures")  # where entries are
+MODULES = (
+    "score_tables",
+    "skills",
+    "studies",
+    "sweeps",
+    "diagnostics",
+    "figures",
+)  # where entries are
 FIGURE_KINDS = ("svg", "png", "txt")
 NUMBERS = ("estimates.csv", "differences.csv")  # beside the tables: all that figures are drawn from
 WORLD = "The tasks are the embedded world's analogues of the paper's, not the real sets."

@@ -8,6 +8,7 @@ from collections import defaultdict
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from atkd.analyses import ANALYSES
 from atkd.methods import Name, setting_title, title_of
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
@@ -50,8 +51,14 @@ def _rank(method: str, value: str) -> tuple[Any, ...]:
 
 
 def has_sweeps(record: RunRecord) -> bool:
-    """Whether a method was run under settings of its own."""
-    return bool(swept(record.cells))
+    """Whether a method was run under settings of its own, beside those of studies."""
+    return bool(swept(asked(record)))
+
+
+def asked(record: RunRecord) -> list[Cell]:
+    """The cells whose methods the configuration names itself."""
+    told = {method for name in record.analyses for method in ANALYSES[name].methods}
+    return [cell for cell in record.cells if cell.method not in told]
 
 
 @registry.table(
@@ -67,7 +74,7 @@ def sweeps(run: Run) -> Table | None:
     """A row per setting, method and value, the configured one first."""
     import pandas as pd
 
-    found = swept([cell for cell in run.record.cells if cell in run.scores.rows])
+    found = swept([cell for cell in asked(run.record) if cell in run.scores.rows])
     if not found:
         return None
     rows: list[list[str] | None] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from atkd.analyses import BOTH, DKD, SHARES, TKD, WEIGHTS, on
+from atkd.analyses import ATKD, BOTH, DKD, KD, SHARES, TKD, WEIGHTS, on
 from atkd.methods import BASELINES, title_of
 from atkd.models.families import FAMILIES
 from atkd.statistics.contrasts import (
@@ -202,7 +202,6 @@ NEEDS: dict[str, Need] = {
 }
 
 
-KD, ATKD = "supervised_kd", "supervised_kd_atkd"
 # Comparison -> the method that ATKD is held against.
 OTHER_SHARES = {f"k = {100 * share:g} %": f"{ATKD}+hard_fraction={share}" for share in SHARES}
 OTHER_WEIGHTS = {f"lambda = {weight}": f"{ATKD}+easy_weight={weight}" for weight in WEIGHTS}

@@ -139,13 +139,15 @@ def less_more(ours: str, theirs: str) -> Compare:
 
     def compare(record: RunRecord) -> dict[str, Comparison]:
         among = pairs_with(record, ours, theirs)
-        first, second = growth(among, [ours]), growth(among, [theirs])
-        both = first.ours + second.theirs, first.theirs + second.ours
-        return {"": Comparison(Contrast(*both, "study"), scale=2.0)}
+        mine, other = growth(among, [ours]), growth(among, [theirs])
+        up, down = mine.ours + other.theirs, mine.theirs + other.ours
+        return {"": Comparison(Contrast(up, down, "study"), scale=2.0)}
 
     return compare
 
 
 def _less(among: Sequence[Cell], ours: str, theirs: str) -> Comparison:
-    sides = (tuple(pair._replace(method=method) for pair in among) for method in (ours, theirs))
-    return Comparison(Contrast(*sides, "study"))
+    mine, others = (
+        tuple(pair._replace(method=method) for pair in among) for method in (ours, theirs)
+    )
+    return Comparison(Contrast(mine, others, "study"))
