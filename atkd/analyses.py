@@ -1,7 +1,8 @@
 """The analyses beside the main grid, a row each: what they ask, and the models trained for them.
 
 A study trains students of its own: methods under settings of their own, at some of the grid's
-pairs. A probe looks at models that are there. A run has those that its configuration names.
+pairs. A probe looks at models or answers that are there and writes `analyses/<name>.csv`. A run has
+those that its configuration names; probes can be asked for by name too.
 """
 
 from __future__ import annotations
@@ -173,6 +174,16 @@ ANALYSES: dict[str, Analysis] = {
         },
         families=1,
     ),
+    "uncertainty": Analysis(
+        "Uncertainty",
+        "How certain teachers are of each token, by size, and what students know of those tokens.",
+    ),
+    "diversity": Analysis("Diversity", "How alike a model's answers are."),
+    "curves": Analysis("Training curves", "Whether the loss had flattened when training ended."),
+    "fidelity": Analysis(
+        "Fidelity", "How close models are to their teachers and, in the world, to the truth."
+    ),
+    "crosscheck": Analysis("Crosscheck", "Whether lm-eval's own MMLU agrees."),
 }
 
 

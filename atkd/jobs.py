@@ -32,6 +32,9 @@ JOBS = {
     "scores": ("score", "all"),
     "fidelity_of": ("fidelity", "{family}/{student}/seed{seed}"),
     "crosscheck_of": ("crosscheck", RUN),
+    "uncertainty_of": ("uncertainty", "{family}/seed{seed}"),
+    "diversity": ("diversity", "all"),
+    "curves": ("curves", "all"),
 }
 Paths = str | Sequence[str]
 

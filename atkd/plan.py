@@ -14,51 +14,25 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from atkd import config as configuration
 from atkd import grid, methods
-from atkd.grid import Pair, Run
+from atkd.grid import Run
 from atkd.jobs import JOBS, Job, Needs, Paths, folder, named
+from atkd.layout import Layout
 from atkd.runtime.files import InputError
-from atkd.tasks import open_ended
 
 PROJECT = Path(__file__).parent.parent
-ASSISTED = "supervised_kd"  # how a teacher teaches an assistant
 
 
-class Plan:
+class Plan(Layout):
     """The jobs of one checked configuration."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
-        self.results = f"results/{config['name']}"
-        self.data_root = configuration.data_root(config)
-        self.source = config["data"]["source"]
-        self.tasks = [*config["tasks"], *config["extra_tasks"]]
-        self.open_tasks = [task for task in self.tasks if open_ended(task)]
-        self.families = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
-        self.students = list(dict.fromkeys((p["family"], p["student"]) for p in config["pairs"]))
-        self.judge_settings = config["evaluation"].get("judge")
+        super().__init__(config)
         self._jobs: dict[tuple[str, ...], Job] = {}
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        """The grid: every model that is evaluated."""
-        return grid.runs(self.config)
-
-    @cached_property
-    def released(self) -> list[str]:
-        """The released code's switches that are on everywhere."""
-        everything = self.config["protocol"] == "released"
-        return list(methods.SWITCHES) if everything else self.config["released"]
-
-    @property
-    def exact(self) -> bool:
-        """Whether the data say what is right, so that an exact judge rates open-ended answers."""
-        return self.source == "world"
 
     def record(self) -> dict[str, Any]:
         """The run's grid and data source, kept beside its scores."""
@@ -125,65 +99,6 @@ class Plan:
         launch = f"python -m{several if gpus > 1 else ''} atkd {stage}"
         return f"{launch} --config {self.results}/config.json --run {key.format(**names)}"
 
-    # Where things lie
-
-    def seed_of_models(self, seed: str | int) -> int:
-        """The seed of the base and teacher that a run of `seed` uses."""
-        return grid.model_seed(self.config, int(seed))
-
-    def model(self, family: str, size: str, seed: str | int, role: str) -> str:
-        """A base's or teacher's last file."""
-        return f"{self.results}/models/{family}/{size}/seed{seed}/{role}/manifest.json"
-
-    def of_run(self, run: str, name: str) -> str:
-        """A file of a run."""
-        return f"{self.results}/runs/{run}/{name}"
-
-    def every_run(self, name: str) -> list[str]:
-        """One file of every run."""
-        return [self.of_run(run.key, name) for run in self.runs]
-
-    def evaluated_model(self, run: Run) -> str:
-        """What a run evaluates: a teacher, an untrained base (`none`) or a student."""
-        if run.method == "teacher":
-            return self.model(run.family, run.teacher, run.seed, "teacher")
-        if run.method == "none":
-            return self.model(run.family, run.student, run.seed, "base")
-        place = f"{run.family}/{run.student}/{run.teacher}/{methods.trained_as(run.method)}"
-        return f"{self.results}/students/{place}/seed{run.seed}/manifest.json"
-
-    def teachers_of(self, family: str, student: str, teacher: str = "-") -> list[str]:
-        """A run's teacher; all teachers of its student where it has none."""
-        return [teacher] if teacher != "-" else grid.teachers_of(self.config, family, student)
-
-    def start_of(self, run: Run, which: str) -> str:
-        """What a student starts from: its base, or that after SFT."""
-        if which == "sft":
-            return self.evaluated_model(replace(run, teacher="-", method="sft"))
-        return self.model(run.family, run.student, self.seed_of_models(run.seed), "base")
-
-    def taught_by(self, run: Run, which: str) -> str:
-        """What a student learns from: its teacher, that at an early step, or an assistant."""
-        pair, seed = Pair(run.family, run.student, run.teacher), self.seed_of_models(run.seed)
-        if which == "assistant":
-            size = grid.assistant(self.config, pair)
-            if size is None:
-                raise InputError(f"{run.key}: no teacher is smaller than {run.teacher}")
-            return self.evaluated_model(replace(run, student=size, method=ASSISTED, seed=seed))
-        role = "early_teacher" if which == "early" else "teacher"
-        return self.model(run.family, run.teacher, seed, role)
-
-    def rooted(self, settings: Mapping[str, Any], key: str) -> dict[str, Any]:
-        """The settings with the path under `key`, if any, resolved under the data root."""
-        found = dict(settings)
-        if key in found:
-            found[key] = str(Path(self.data_root, found[key]))
-        return found
-
-    def needs(self, family: str, *sizes: str) -> Needs:
-        """The largest needs of the models of these sizes."""
-        return Needs(**grid.needs(self.config, family, sizes))
-
     # Data
 
     def data(self) -> Job:
@@ -201,10 +116,6 @@ class Plan:
         options = {"family": family, "text": text}
         options["output"] = f"{self.results}/tokenizers/{family}"
         return Job({"text": text}, options, self.rooted(source, "files"))
-
-    def task_files(self, tasks: list[str]) -> list[str]:
-        """Data files of these tasks."""
-        return [f"{self.results}/data/tasks/{task}.jsonl" for task in tasks]
 
     def prompts(self, family: str, kind: str = "prompts") -> Job:
         """The prompt files of a family."""
@@ -429,10 +340,6 @@ class Plan:
         settings = {"tasks": self.tasks, **self._evaluation("context", "batch_size", "dtype")}
         return Job(reads, options, settings, self._alone(run))
 
-    def samples(self, run: str, tasks: list[str]) -> list[str]:
-        """A run's samples of these tasks."""
-        return [self.of_run(run, f"samples/{task}.jsonl") for task in tasks]
-
     def score(self, **names: str) -> Job:
         """A run's scores per document; its teachers' samples say which tokens are easy."""
         run = Run.of(names)
@@ -530,6 +437,60 @@ class Plan:
         settings = {"tasks": tasks, **self._evaluation("batch_size", "dtype")}
         needs = self._one_gpu(family, student, *self.teachers_of(family, student))
         return Job(reads, options, settings, needs, "run")
+
+    def uncertainty_of(self, family: str, seed: str) -> Job:
+        """What a family's teachers, bases and fine-tuned students of a seed are certain of."""
+        shared = self.seed_of_models(seed)
+        known = {"teacher": shared, "none": shared, "sft": int(seed)}
+        kin = [
+            run for run in self.runs if run.family == family and known.get(run.method) == run.seed
+        ]
+        tasks = [task for task in self.config["tasks"] if task in self.open_tasks]
+        place = f"{self.results}/prompts/{family}"
+        models = [self.evaluated_model(run) for run in kin]
+        reads = {
+            "models": models,
+            "data": f"{self.results}/data/train.jsonl",
+            "tasks": self.task_files(tasks),
+            "prompts": [f"{place}/{task}.jsonl" for task in tasks],
+        }
+        options = {
+            "runs": [run.key for run in kin],
+            "models": [folder(model) for model in models],
+            "data": reads["data"],
+            "tasks": f"{self.results}/data/tasks",
+            "prompts": place,
+            "output": f"{self.results}/analyses/uncertainty/{family}/seed{seed}.csv",
+        }
+        students = [student for name, student in self.students if name == family]
+        lengths = [grid.training(self.config, family, s, "student")["max_length"] for s in students]
+        settings = {
+            "tasks": tasks,
+            "max_length": max(lengths),
+            **self._evaluation("batch_size", "dtype"),
+        }
+        needs = self._one_gpu(family, *(run.teacher for run in kin if run.method == "teacher"))
+        return Job(reads, options, settings, needs, "run")
+
+    def diversity(self) -> Job:
+        """How alike each model's open-ended answers are."""
+        tasks = [task for task in self.config["tasks"] if task in self.open_tasks]
+        keys = [run.key for run in self.runs]
+        reads = {"samples": [path for key in keys for path in self.samples(key, tasks)]}
+        options = {"results": self.results, "runs": keys, "tasks": tasks}
+        return Job(reads, options | {"output": f"{self.results}/analyses/diversity.csv"})
+
+    def curves(self) -> Job:
+        """How every training went."""
+        seeds = list(dict.fromkeys(self.seed_of_models(seed) for seed in self.config["seeds"]))
+        bases = [
+            self.model(*model, seed, "base") for model in grid.models(self.config) for seed in seeds
+        ]
+        trained = [self.evaluated_model(run) for run in self.runs]
+        models = list(dict.fromkeys([*bases, *trained]))
+        output = f"{self.results}/analyses/curves.csv"
+        options = {"models": [folder(model) for model in models], "output": output}
+        return Job({"models": models}, options)
 
     def crosscheck_of(self, **names: str) -> Job:
         """lm-eval's own MMLU for a run."""

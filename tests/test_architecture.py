@@ -28,11 +28,13 @@ ALLOWED = {
         "runtime", "tasks", "methods", "analyses", "models.families", "evaluation.metrics",
     },
     "jobs": {"runtime"},
-    "plan": {"runtime", "tasks", "config", "methods", "grid", "jobs"},
+    "layout": {"runtime", "tasks", "config", "methods", "grid", "jobs"},
+    "plan": {"runtime", "tasks", "config", "methods", "grid", "jobs", "layout"},
     "data": {"runtime", "tasks", "config", "models", "world"},
     "integrations": {"losses"},
     "training": {"runtime", "losses", "models", "data", "methods"},
     "evaluation": {"runtime", "tasks", "models", "world"},
+    "analysis": {"runtime", "losses", "models", "data", "evaluation"},
     "judge": {"runtime", "tasks", "config", "evaluation.scores", "world"},
     "reporting": {
         "runtime", "tasks", "methods", "analyses", "models.families", "statistics",
@@ -72,6 +74,7 @@ def test_folders_do_not_import_each_other_in_the_end() -> None:
 TORCH = {
     "losses", "training", "data.sequences", "models.checkpoints", "models.generation",
     "evaluation.evaluate", "evaluation.fidelity", "evaluation.mmlu_crosscheck",
+    "evaluation.references", "analysis.uncertainty",
 }  # fmt: skip
 
 

@@ -51,3 +51,11 @@ class FidelitySettings(ModelSettings):
 
     tasks: list[str] = field(default_factory=lambda: list(AVERAGES["generation"]))
     documents: int = 64
+
+
+@dataclass(frozen=True)
+class UncertaintySettings(FidelitySettings):
+    """Also training rows: their longest sample, and how many of them."""
+
+    max_length: int = 512
+    rows: int = 400

@@ -16,7 +16,6 @@ from atkd.reporting.table import (
     arrow,
     counted,
     detectable_note,
-    either,
     family_title,
     number,
     wordless_note,
@@ -501,96 +500,3 @@ def _about_variants(data: pd.DataFrame, title: str) -> list[str]:
         f"{0.05 * len(data):.0f} would by chance.",
         f"Configuration {title}. Teachers are the same on both sides. {detectable_note(data)}",
     ]
-
-
-# Analyses that are asked for by name.
-
-MEASURES = {"kl_bits": 3, "agreement": 1, "entropy_bits": 3}  # and their digits
-FIDELITY = (*KEYS, "seed", "reference", "task", *MEASURES, "documents", "left_out")
-ACCURACIES = ("prefix_match", "option_accuracy", "builtin")
-CROSSCHECK = ("run", "documents", *ACCURACIES, "shots", "cut", "lm_eval")
-
-
-@registry.table(
-    "fidelity",
-    category="Analyses",
-    analysis=True,
-    caption=(
-        "How close each model's next-token distributions are to its teacher's and, in the world, "
-        "to the truth, at the response positions of held-out references."
-    ),
-)
-def fidelity(run: Run) -> Table | None:
-    """A row per model and what it is compared with."""
-    found = run.analysis("fidelity", FIDELITY)
-    if found is None:
-        return None
-    keys = [*KEYS, "reference"]
-    averaged = found.groupby(keys, sort=False)[list(MEASURES)].mean().reset_index()
-    order = sorted(averaged.index, key=lambda at: sort_key(tuple(averaged.loc[at, KEYS])))
-    averaged = averaged.loc[order]
-    counts = found.groupby("task", sort=False).documents.max()
-    left_out = int(found.groupby(["task"]).left_out.max().sum())
-    return Table(
-        f"Fidelity ({run.title})",
-        ["Model", "Method", "Against", "KL bits", "Same top %", "Entropy bits"],
-        [_fidelity_row(row) for row in averaged.itertuples()],
-        [
-            "At every response position of held-out references: KL(reference, model) in bits per "
-            "token (lower is closer), percent of positions with the same likeliest token (higher "
-            "is closer), and the reference's own entropy, which tells what is little.",
-            f"{counted((task, int(n)) for task, n in counts.items())}; seeds: "
-            f"{found.seed.nunique()}. Plain means over tasks and seeds, without intervals. "
-            f"References outside the world's grammar, left out of the truth: {left_out}.",
-        ],
-        averaged,
-    )
-
-
-def _fidelity_row(row: Any) -> list[str]:
-    model = f"{family_title(row.family)} {arrow((row.family, row.student, row.teacher))}"
-    against = row.reference if row.reference == "truth" else row.reference.upper()
-    numbers = [number(getattr(row, name), digits) for name, digits in MEASURES.items()]
-    return [model, title_of(row.method), against, *numbers]
-
-
-@registry.table(
-    "crosscheck",
-    category="Analyses",
-    analysis=True,
-    applies=lambda record: "mmlu" in record.tasks,
-    caption="MMLU by the paper's protocol and by lm-eval's own task, on the same questions.",
-)
-def crosscheck(run: Run) -> Table | None:
-    """A row per model: accuracy by both protocols."""
-    found = run.analysis("crosscheck", CROSSCHECK)
-    if found is None:
-        return None
-    found[[*KEYS, "seed"]] = found.run.str.split("/", expand=True).to_numpy()
-    averaged = found.groupby(KEYS, sort=False)[[*ACCURACIES, "cut"]].mean().reset_index()
-    order = sorted(averaged.index, key=lambda at: sort_key(tuple(averaged.loc[at, KEYS])))
-    averaged = averaged.loc[order]
-    rows: Rows = [
-        [
-            f"{family_title(row.family)} {arrow((row.family, row.student, row.teacher))}",
-            title_of(row.method),
-            *(number(getattr(row, name)) for name in ACCURACIES),
-            number(row.cut, 0),
-        ]
-        for row in averaged.itertuples()
-    ]
-    return Table(
-        f"MMLU by two protocols ({run.title})",
-        ["Model", "Method", "Prefix match", "Likeliest letter", "lm-eval's own", "Prompts cut"],
-        rows,
-        [
-            "Accuracy in percent, higher is better, on the same questions: the paper's protocol "
-            "drops shots until the prompt fits and wants an answer that starts with the letter, or "
-            "takes the likeliest letter; lm-eval's own gives all shots, cuts from the left what "
-            "does not fit, and takes the likeliest of the letters.",
-            f"Documents: {either(found.documents)}; seeds: {len(set(found.seed))}; "
-            f"shots: {either(found.shots)}; lm-eval {either(found.lm_eval)}. Means over seeds, "
-            "without intervals.",
-        ],
-        averaged,
-    )

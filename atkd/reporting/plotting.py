@@ -88,13 +88,17 @@ def style(method: str) -> dict[str, Any]:
 def caption(part: pd.DataFrame, text: str, world: bool) -> str:
     """A caption that ends with metric, direction, documents, seeds and what intervals cover."""
     metrics = " ".join(_told(part, metric) for metric in dict.fromkeys(part.metric))
-    return (
-        f"{text} Metric: {metrics} At most {part.documents.max()} documents a point; seeds: "
-        f"{either(part.seeds)}. Intervals are 95 % over {either(part.over)}."
-    ) + (f" {registry.WORLD}" if world else "")
+    unit = part.unit.iloc[0] if "unit" in part else "documents"
+    count = f"At most {part.documents.max()} {unit} a point"
+    over = either(part.over)
+    intervals = f" Intervals are 95 % over {over}." if over else ""
+    told = f"{text} Metric: {metrics} {count}; seeds: {either(part.seeds)}.{intervals}"
+    return told + (f" {registry.WORLD}" if world else "")
 
 
 def _told(part: pd.DataFrame, metric: str) -> str:
+    if "about" in part:
+        return str(part.about.iloc[0])
     if metric != "score":
         return METRICS[metric].about
     about = max(part.scored[part.metric == metric], key=len)

@@ -16,14 +16,16 @@ from atkd.runtime.files import InputError
 from atkd.statistics.estimates import RunRecord
 
 Make = Callable[..., Any]
-MODULES = (
+MODULES = (  # where entries are, in the page's order
+    "verdicts",
     "score_tables",
     "skills",
+    "figures",
     "studies",
+    "probes",
     "sweeps",
     "diagnostics",
-    "figures",
-)  # where entries are
+)
 FIGURE_KINDS = ("svg", "png", "txt")
 NUMBERS = ("estimates.csv", "differences.csv")  # beside the tables: all that figures are drawn from
 WORLD = "The tasks are the embedded world's analogues of the paper's, not the real sets."
@@ -140,7 +142,7 @@ def _files(
 
 def table_outputs(record: RunRecord) -> list[Output]:
     """Files of the tables that a run has of itself, and the numbers beside them."""
-    entries = [entry for entry in tables() if not entry.analysis]
+    entries = [entry for entry in tables() if not entry.analysis or entry.name in record.analyses]
     numbers = [Output(f"tables/{name}") for name in NUMBERS]
     return [*numbers, *_files("tables", TABLE_KINDS, entries, record)]
 

@@ -280,6 +280,20 @@ def write_csv(
     write_text(path, text.getvalue())
 
 
+def collect_csv(
+    paths: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    columns: Sequence[str],
+) -> int:
+    """Writes the rows of several CSV files as one, each once and in order; returns their number."""
+    rows: dict[str, dict[str, str]] = {}
+    for path in paths:
+        with open_text(path) as handle:
+            rows |= {json.dumps(row): row for row in csv.DictReader(handle)}
+    write_csv(output, columns, (rows[key] for key in sorted(rows)))
+    return len(rows)
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """Hex digest of a file's bytes; InputError names a file that cannot be read."""
     with reading(path), open(path, "rb") as handle:

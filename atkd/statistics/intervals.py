@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Mixture = Sequence[tuple[float, float]]  # weight, degrees of freedom of Student's t
 DOCUMENTS_ONLY = "documents only"
+SEEDS_ONLY = "seeds"
 SEEDS_AND_DOCUMENTS = "seeds and documents"
 NORMAL = 1e7  # degrees of freedom from which t is the normal distribution
 RELIABLE_SEEDS = 3  # with two, a 95 % interval covers 92 to 97 % (benchmarks/coverage.md)
@@ -219,6 +220,28 @@ def estimate(tasks: Sequence[Components], level: float = 0.95) -> Estimate:
     half = error * mixture_quantile(0.5 + level / 2, parts) if error > 0 else error
     over = SEEDS_AND_DOCUMENTS if seeds > 1 else DOCUMENTS_ONLY
     rest = (error, share, freedom, seeds, documents, over)
+    return Estimate(value, value - half, value + half, *rest)
+
+
+def over_seeds(values: Sequence[float], documents: int = 0, level: float = 0.95) -> Estimate:
+    """The mean of one value for each seed, with Student's interval.
+
+    Args:
+        values: one for each seed, of what has no value for a document by itself.
+        documents: how many they were taken from.
+        level: the interval's coverage.
+
+    Returns:
+        The estimate; with one seed its interval is unknown.
+    """
+    seeds = len(values)
+    value = sum(values) / seeds
+    error = half = math.nan
+    if seeds > 1:
+        squares = sum((each - value) ** 2 for each in values)
+        error = math.sqrt(squares / (seeds - 1) / seeds)
+        half = error * mixture_quantile(0.5 + level / 2, reference(1.0, seeds, math.inf))
+    rest = (error, 1.0, math.inf, seeds, documents, SEEDS_ONLY)
     return Estimate(value, value - half, value + half, *rest)
 
 

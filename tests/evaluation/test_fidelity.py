@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from atkd.data import prompts
-from atkd.evaluation import fidelity
+from atkd.evaluation import fidelity, references
 from atkd.evaluation.settings import FidelitySettings
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import InputError, write_jsonl
@@ -126,7 +126,7 @@ def test_the_truth_by_hand(places: Any) -> None:
 
 def test_batches_and_tiles_change_nothing(places: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = found(places)
-    monkeypatch.setattr(fidelity, "TILE", 5 * 290)
+    monkeypatch.setattr(references, "TILE", 5 * 290)
     again = found(places, batch_size=1)
     assert again.keys() == first.keys()
     for key, row in again.items():

@@ -18,7 +18,7 @@ from atkd.evaluation.scores import DOCUMENT_COLUMNS
 from atkd.reporting import diagnostics, score_tables
 from atkd.reporting.inputs import run_in
 from atkd.reporting.table import Table, number
-from atkd.runtime.files import InputError, write_csv, write_text
+from atkd.runtime.files import InputError, write_csv
 from atkd.statistics import estimates
 
 JUDGED = [f"opt/125m/-/{method}/{seed}" for method in ("none", "sft") for seed in (1, 2)]
@@ -285,38 +285,3 @@ def test_the_command_line_draws_a_table_alone(
     monkeypatch.setattr("sys.argv", argv)
     score_tables.main()
     assert (tmp_path / "t/secondary.md").is_file()
-
-
-FIDELITY = """\
-family,student,teacher,method,seed,reference,task,kl_bits,agreement,entropy_bits,tokens,documents,left_out
-opt,125m,1.3b,gkd,1,1.3b,dolly,1.0,50.0,2.0,9,4,0
-opt,125m,1.3b,gkd,1,1.3b,koala,2.0,70.0,3.0,9,3,0
-opt,125m,1.3b,gkd,1,truth,dolly,4.0,10.0,0.5,9,4,1
-opt,-,1.3b,teacher,1,truth,dolly,3.0,20.0,0.5,9,4,1
-"""
-CROSSCHECK = """\
-run,documents,prefix_match,option_accuracy,builtin,shots,cut,lm_eval
-opt/125m/1.3b/gkd/1,8,10,20,30,5,2,0.4.13
-opt/125m/1.3b/gkd/2,8,20,30,50,5,4,0.4.13
-"""
-
-
-def test_analyses_have_tables_where_they_were_made(tmp_path: Path) -> None:
-    run = write_run(tmp_path, families=("opt",), documents=2, tasks=("dolly", "mmlu"))
-    assert not {"fidelity", "crosscheck"} & set(drawn(run, tmp_path / "tables"))
-    write_text(run / "analyses/fidelity.csv", FIDELITY)
-    write_text(run / "analyses/crosscheck.csv", CROSSCHECK)
-    found = drawn(run, tmp_path / "tables")
-    assert found["fidelity"].rows == [
-        ["OPT 1.3B", "Teacher", "truth", "3.000", "20.0", "0.500"],
-        ["OPT 125M ← 1.3B", "GKD", "1.3B", "1.500", "60.0", "2.500"],
-        ["OPT 125M ← 1.3B", "GKD", "truth", "4.000", "10.0", "0.500"],
-    ]
-    notes = " ".join(found["fidelity"].notes)
-    assert "Documents: 7 (dolly 4, koala 3); seeds: 1." in notes and "truth: 1." in notes
-    assert found["crosscheck"].rows == [["OPT 125M ← 1.3B", "GKD", "15.00", "25.00", "40.00", "3"]]
-    notes = " ".join(found["crosscheck"].notes)
-    assert "Documents: 8; seeds: 2; shots: 5; lm-eval 0.4.13." in notes
-    write_text(run / "analyses/crosscheck.csv", "run,documents\n")
-    with pytest.raises(InputError, match=r"crosscheck\.csv: column 'prefix_match' is missing"):
-        drawn(run, tmp_path / "tables")

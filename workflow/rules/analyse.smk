@@ -1,7 +1,14 @@
 rule fidelity_of:
     input:
         unpack(reads("fidelity_of")),
-        code=code("evaluation/fidelity.py", "evaluation/settings.py", "world", "models", "tasks.py"),
+        code=code(
+            "evaluation/fidelity.py",
+            "evaluation/references.py",
+            "evaluation/settings.py",
+            "world",
+            "models",
+            "tasks.py",
+        ),
     output:
         "<results>/analyses/fidelity/{family}/{student}/seed{seed}.csv",
     log:
@@ -74,3 +81,89 @@ rule crosscheck:
         "../../environment.yml"
     shell:
         "python -m atkd crosscheck collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule uncertainty_of:
+    input:
+        unpack(reads("uncertainty_of")),
+        code=code(
+            "analysis/uncertainty.py",
+            "evaluation/references.py",
+            "evaluation/settings.py",
+            "models",
+            "world/grammar.py",
+            "data/sequences.py",
+            "data/template.py",
+            "tasks.py",
+        ),
+    output:
+        "<results>/analyses/uncertainty/{family}/seed{seed}.csv",
+    log:
+        "<logs>/analyses/uncertainty/{family}/seed{seed}.log",
+    conda:
+        "../../environment.yml"
+    threads: asks("uncertainty_of", "threads")
+    resources:
+        gpu=asks("uncertainty_of", "gpus"),
+        mem_mb=growing("uncertainty_of", "memory_mb"),
+        runtime=growing("uncertainty_of", "minutes"),
+    params:
+        settings=settings("uncertainty_of"),
+        command=command("uncertainty_of"),
+    shell:
+        "{params.command} > {log:q} 2>&1"
+
+
+rule uncertainty:
+    input:
+        found=collect(
+            "<results>/analyses/uncertainty/{family}/seed{seed}.csv",
+            family=FAMILIES,
+            seed=config["seeds"],
+        ),
+        code=code("analysis/uncertainty.py"),
+    output:
+        "<results>/analyses/uncertainty.csv",
+    log:
+        "<logs>/analyses/uncertainty.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m atkd uncertainty collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule diversity:
+    input:
+        unpack(reads("diversity")),
+        code=code("analysis/diversity.py"),
+    output:
+        "<results>/analyses/diversity.csv",
+    log:
+        "<logs>/analyses/diversity.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        settings=settings("diversity"),
+        command=command("diversity"),
+    shell:
+        "{params.command} > {log:q} 2>&1"
+
+
+rule curves:
+    input:
+        unpack(reads("curves")),
+        code=code("analysis/curves.py"),
+    output:
+        "<results>/analyses/curves.csv",
+    log:
+        "<logs>/analyses/curves.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        settings=settings("curves"),
+        command=command("curves"),
+    shell:
+        "{params.command} > {log:q} 2>&1"

@@ -2,11 +2,16 @@ from atkd.reporting import registry
 from atkd.statistics.estimates import RunRecord
 
 RECORD = RunRecord(**PLAN.record())
+UNASKED = [name for name in registry.analyses() if name not in config["analyses"]]
+PROBED = [
+    f"<results>/analyses/{name}.csv" for name in registry.analyses() if name in config["analyses"]
+]
 REPORTING = code(
     "statistics",
     "reporting",
     "tasks.py",
     "methods.py",
+    "analyses.py",
     "models/families.py",
     "evaluation/metrics.py",
     "evaluation/scores.py",

@@ -8,6 +8,7 @@ rule tables:
         documents=rules.scores.output.documents,
         costs=rules.scores.output.costs,
         published=str(HOME / "results/published.csv"),
+        analyses=PROBED,
         code=REPORTING,
     output:
         [reported(found) for found in registry.table_outputs(RECORD)],
@@ -18,13 +19,14 @@ rule tables:
         "../../environment.yml"
     params:
         folder=subpath(output[0], parent=True),
+        analyses="--analyses <results>/analyses" if PROBED else "",
     shell:
         "python -m atkd tables --record {input.record:q} --scores {input.scores:q} "
         "--documents {input.documents:q} --costs {input.costs:q} --published {input.published:q} "
-        "--output {params.folder:q} > {log:q} 2>&1"
+        "{params.analyses} --output {params.folder:q} > {log:q} 2>&1"
 
 
-# Tables of analyses, which are asked for by name; the page shows them once they are there.
+# Tables of probes that the configuration does not name, which can be asked for by name.
 rule analysis_table:
     input:
         record=rules.scores.output.record,
@@ -37,7 +39,7 @@ rule analysis_table:
     log:
         "<logs>/analyses/{analysis}_table.log",
     wildcard_constraints:
-        analysis="|".join(registry.analyses()),
+        analysis="|".join(UNASKED) or "(?!)",
     localrule: True
     conda:
         "../../environment.yml"
@@ -50,9 +52,12 @@ rule analysis_table:
         "--output {params.folder:q} > {log:q} 2>&1"
 
 
+# The analyses that the configuration names, or every probe where it names none.
 rule analyses:
     input:
-        collect("<results>/tables/{analysis}.md", analysis=registry.analyses()),
+        collect(
+            "<results>/tables/{analysis}.md", analysis=config["analyses"] or registry.analyses()
+        ),
 
 
 rule figures:

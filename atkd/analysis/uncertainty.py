@@ -1,0 +1,190 @@
+"""What teachers are certain of: their uncertainty on tokens, and what students know of those.
+
+The uncertainty of a token is 1 - p(token) under the teacher (UNC; Zhong et al., ACL 2024, section
+2). It is measured at every response position of training rows, by which tokens are ranked in
+training, and of references that no model was trained on. Shapes: N positions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atkd.data import sequences
+from atkd.evaluation.references import Text, View, read_texts, tiles, view
+from atkd.evaluation.settings import UncertaintySettings
+from atkd.losses.weighting import easy_tokens
+from atkd.models import tokenizers
+from atkd.runtime.cli import json_object, start_up
+from atkd.runtime.files import collect_csv, write_csv
+from atkd.runtime.progress import Progress
+from atkd.runtime.provenance import Stage
+
+Row = dict[str, Any]
+COLUMNS = ("family", "seed", "texts", "model", "role", "student", "statistic", "value", "tokens")
+BINS = 40  # of the uncertainty, equal ones
+DECILES = range(10, 100, 10)
+TRAINING, REFERENCES = "training rows", "references"
+
+
+def training_texts(path: Path, tokenizer: Any, length: int, rows: int) -> list[Text]:
+    """The first training rows that fit, as texts of known answers."""
+    found = sequences.instructions(str(path), tokenizer, length)
+    return [
+        Text(TRAINING, each.ids[: each.prompt], each.ids[each.prompt :], [])
+        for each in found.samples[:rows]
+    ]
+
+
+def log_probabilities(seen: View, targets_N: Tensor) -> Tensor:
+    """Log-probability in nats of each target [N]."""
+    parts = []
+    with torch.inference_mode():
+        for rows in tiles(len(targets_N), len(seen.weight_Vd)):
+            log_p = seen.log_p(rows).cpu()
+            parts.append(log_p.gather(1, targets_N[rows][:, None])[:, 0].double())
+    return torch.cat(parts)
+
+
+def spread(uncertainty_N: Tensor) -> dict[str, float]:
+    """Mean, deciles (the median among them) and the share of tokens in each bin."""
+    deciles = torch.tensor([at / 100 for at in DECILES], dtype=torch.float64)
+    found = {"mean": uncertainty_N.mean().item()}
+    values = uncertainty_N.quantile(deciles).tolist()
+    found |= {f"decile_{at}": value for at, value in zip(DECILES, values, strict=True)}
+    place_N = (uncertainty_N * BINS).long().clamp(max=BINS - 1)
+    shares = place_N.bincount(minlength=BINS) / len(uncertainty_N)
+    return found | {f"bin_{at:02d}": share for at, share in enumerate(shares.tolist())}
+
+
+def ranks(values_N: Tensor) -> Tensor:
+    """Ranks from 0; ties share the mean of theirs."""
+    _, inverse_N, count_K = values_N.unique(return_inverse=True, return_counts=True)
+    last_K = count_K.cumsum(0)
+    return (last_K - 0.5 * (count_K + 1)).double()[inverse_N]
+
+
+def rank_correlation(one_N: Tensor, other_N: Tensor) -> float:
+    """Spearman's coefficient; 0 where one of them is constant."""
+    both = torch.stack((ranks(one_N), ranks(other_N)))
+    return torch.corrcoef(both)[0, 1].nan_to_num(0.0).item()
+
+
+def known_beforehand(uncertainty_N: Tensor, log_q_N: Tensor) -> dict[str, float]:
+    """A student's median probability of the targets on the teacher's easy half, and the other."""
+    easy_N = easy_tokens(uncertainty_N)
+    halves = {"easy": log_q_N[easy_N], "hard": log_q_N[~easy_N]}
+    return {
+        f"p_{name}_median": part.exp().median().item() for name, part in halves.items() if len(part)
+    }
+
+
+def rows_of(names: Row, statistics: Mapping[str, float], tokens: int) -> Iterator[Row]:
+    """A row for each statistic."""
+    for statistic, value in statistics.items():
+        yield names | {"statistic": statistic, "value": f"{value:.6f}", "tokens": tokens}
+
+
+def family_rows(names: Row, models: Mapping[tuple[str, str], Tensor]) -> Iterator[Row]:
+    """Every model's uncertainty, and every teacher's against the students.
+
+    `models`: (role, size) -> log-probability of every target [N].
+    """
+    for (role, size), log_p_N in models.items():
+        own = names | {"model": size, "role": role, "student": ""}
+        yield from rows_of(own, spread(-log_p_N.expm1()), len(log_p_N))
+        if role != "teacher":
+            continue
+        for (other, student), log_q_N in models.items():
+            if other == "base":
+                found = known_beforehand(-log_p_N.expm1(), log_q_N)
+            elif other == "sft":
+                found = {"rank_correlation": rank_correlation(-log_p_N, -log_q_N)}
+            else:
+                continue
+            yield from rows_of(own | {"student": student}, found, len(log_p_N))
+
+
+def measure(
+    folders: Mapping[str, Path],
+    data: Path,
+    tasks: Path,
+    prompts: Path,
+    settings: UncertaintySettings,
+    stage: Stage,
+) -> list[Row]:
+    """Rows of one family and seed; `folders` maps run keys to models."""
+    run, folder = min(folders.items())
+    family = run.split("/")[0]
+    with start_up():
+        import_module("transformers.modeling_utils")
+        tokenizer = tokenizers.open_tokenizer({"folder": str(folder)}, family)
+    stage.ready()
+    kinds = {
+        TRAINING: training_texts(data, tokenizer, settings.max_length, settings.rows),
+        REFERENCES: read_texts(tasks, prompts, tokenizer, settings),
+    }
+    texts = [text for part in kinds.values() for text in part]
+    targets_N = torch.tensor([token for text in texts for token in text.response])
+    seen: dict[tuple[str, str], Tensor] = {}
+    with Progress("uncertainty", len(folders), "models") as progress:
+        for run, folder in folders.items():
+            _, student, teacher, method, seed = run.split("/")
+            role = {"none": "base"}.get(method, method)
+            found = view(folder, texts, tokenizers.vocabulary_size(tokenizer), settings)
+            seen[role, teacher if role == "teacher" else student] = log_probabilities(
+                found, targets_N
+            )
+            progress.add()
+    return [row for kind in kinds for row in _of_kind(kind, kinds, seen, family, seed)]
+
+
+def _of_kind(
+    kind: str,
+    kinds: Mapping[str, Sequence[Text]],
+    seen: Mapping[tuple[str, str], Tensor],
+    family: str,
+    seed: str,
+) -> Iterator[Row]:
+    sizes = {name: sum(len(text.response) for text in part) for name, part in kinds.items()}
+    first = 0 if kind == TRAINING else sizes[TRAINING]
+    part = {key: log_p_N[first : first + sizes[kind]] for key, log_p_N in seen.items()}
+    yield from family_rows({"family": family, "seed": seed, "texts": kind}, part)
+
+
+def main() -> None:
+    """Measures the models of one family and seed, or collects what jobs found."""
+    parser = argparse.ArgumentParser(prog="python -m atkd uncertainty", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run", help="the models of one family and seed -> CSV")
+    one.add_argument("--runs", required=True, nargs="+", metavar="KEY", help="keys of the models")
+    one.add_argument("--models", required=True, nargs="+", type=Path, help="their folders")
+    one.add_argument("--data", required=True, type=Path, help="training rows")
+    one.add_argument("--tasks", required=True, type=Path, help="folder of <task>.jsonl of the data")
+    one.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
+    one.add_argument("--settings", default="{}", help=UncertaintySettings.about())
+    one.add_argument("--output", required=True, type=Path, help="CSV to write")
+    gather = commands.add_parser("collect", help="CSVs of all jobs -> one")
+    gather.add_argument("--found", required=True, nargs="+", type=Path, help="jobs' CSVs")
+    gather.add_argument("--output", required=True, type=Path, help="CSV to write")
+    args = parser.parse_args()
+    if args.command == "collect":
+        count = collect_csv(args.found, args.output, COLUMNS)
+    else:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        given = json_object("--settings", args.settings)
+        folders = dict(zip(args.runs, args.models, strict=True))
+        stage = Stage("uncertainty", args.runs[0], given)
+        settings = UncertaintySettings.of(given)
+        rows = measure(folders, args.data, args.tasks, args.prompts, settings, stage)
+        write_csv(args.output, COLUMNS, rows)
+        stage.write(args.output.with_suffix(".provenance.json"))
+        count = len(rows)
+    print(f"{args.output}: {count} rows")
