@@ -39,6 +39,7 @@ STAGES = {
     "fidelity": Stage("atkd.evaluation.fidelity", "compare models with teacher and truth", True),
     "crosscheck": Stage("atkd.evaluation.mmlu_crosscheck", "ask lm-eval's own MMLU", True),
     "uncertainty": Stage("atkd.analysis.uncertainty", "what models are certain of", True),
+    "landscape": Stage("atkd.analysis.landscape", "the loss around students' weights", True),
     "diversity": Stage("atkd.analysis.diversity", "how alike each model's answers are"),
     "curves": Stage("atkd.analysis.curves", "how every training went"),
     "judge": Stage("atkd.judge.judge", "rate open-ended answers"),

@@ -178,6 +178,11 @@ ANALYSES: dict[str, Analysis] = {
         "Uncertainty",
         "How certain teachers are of each token, by size, and what students know of those tokens.",
     ),
+    "landscape": Analysis(
+        "Loss landscape",
+        "Whether ATKD ends in flatter minima: the loss around the weights of students of the "
+        "largest teacher.",
+    ),
     "diversity": Analysis("Diversity", "How alike a model's answers are."),
     "curves": Analysis("Training curves", "Whether the loss had flattened when training ended."),
     "fidelity": Analysis(
@@ -190,6 +195,9 @@ ANALYSES: dict[str, Analysis] = {
 def is_study(name: str) -> bool:
     """Whether models are trained for an analysis."""
     return bool(ANALYSES[name].arms)
+
+
+LANDSCAPES = (KD, ATKD)  # the methods whose students' landscapes are compared
 
 
 def teachers_in(which: Teachers, by_size: Sequence[str]) -> list[str]:

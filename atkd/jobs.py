@@ -33,6 +33,7 @@ JOBS = {
     "fidelity_of": ("fidelity", "{family}/{student}/seed{seed}"),
     "crosscheck_of": ("crosscheck", RUN),
     "uncertainty_of": ("uncertainty", "{family}/seed{seed}"),
+    "landscape_of": ("landscape", "{family}/{student}/seed{seed}"),
     "diversity": ("diversity", "all"),
     "curves": ("curves", "all"),
 }

@@ -31,6 +31,7 @@ class Layout:
         self.source = config["data"]["source"]
         self.tasks = [*config["tasks"], *config["extra_tasks"]]
         self.open_tasks = [task for task in self.tasks if open_ended(task)]
+        self.generation_tasks = [task for task in config["tasks"] if open_ended(task)]
         self.families = list(dict.fromkeys(pair["family"] for pair in config["pairs"]))
         self.students = list(dict.fromkeys((p["family"], p["student"]) for p in config["pairs"]))
         self.judge_settings = config["evaluation"].get("judge")

@@ -19,6 +19,7 @@ from typing import Any
 
 from atkd import config as configuration
 from atkd import grid, methods
+from atkd.analyses import LANDSCAPES
 from atkd.grid import Run
 from atkd.jobs import JOBS, Job, Needs, Paths, folder, named
 from atkd.layout import Layout
@@ -420,8 +421,7 @@ class Plan(Layout):
         """A student's models against their teachers and the truth."""
         kin = self.kin_of(family, student, seed)
         models = [self.evaluated_model(run) for run in kin]
-        tasks = [task for task in self.config["tasks"] if task in self.open_tasks]
-        place = f"{self.results}/prompts/{family}"
+        tasks, place = self.generation_tasks, f"{self.results}/prompts/{family}"
         reads = {
             "models": models,
             "data": self.task_files(tasks),
@@ -445,8 +445,7 @@ class Plan(Layout):
         kin = [
             run for run in self.runs if run.family == family and known.get(run.method) == run.seed
         ]
-        tasks = [task for task in self.config["tasks"] if task in self.open_tasks]
-        place = f"{self.results}/prompts/{family}"
+        tasks, place = self.generation_tasks, f"{self.results}/prompts/{family}"
         models = [self.evaluated_model(run) for run in kin]
         reads = {
             "models": models,
@@ -472,9 +471,36 @@ class Plan(Layout):
         needs = self._one_gpu(family, *(run.teacher for run in kin if run.method == "teacher"))
         return Job(reads, options, settings, needs, "run")
 
+    def landscape_of(self, family: str, student: str, seed: str) -> Job:
+        """The loss around students of the largest teacher, with and without ATKD."""
+        teacher = grid.by_size(self.config, family, student)[-1]
+        kin = [
+            run
+            for run in self.runs
+            if (run.family, run.student, run.teacher, run.seed)
+            == (family, student, teacher, int(seed))
+            and run.method in LANDSCAPES
+        ]
+        tasks, place = self.generation_tasks, f"{self.results}/prompts/{family}"
+        models = [self.evaluated_model(run) for run in kin]
+        reads = {
+            "models": models,
+            "tasks": self.task_files(tasks),
+            "prompts": [f"{place}/{task}.jsonl" for task in tasks],
+        }
+        options = {
+            "runs": [run.key for run in kin],
+            "models": [folder(model) for model in models],
+            "tasks": f"{self.results}/data/tasks",
+            "prompts": place,
+            "output": f"{self.results}/analyses/landscape/{family}/{student}/seed{seed}.csv",
+        }
+        settings = {"tasks": tasks, **self._evaluation("batch_size", "dtype")}
+        return Job(reads, options, settings, self._one_gpu(family, student), "run")
+
     def diversity(self) -> Job:
         """How alike each model's open-ended answers are."""
-        tasks = [task for task in self.config["tasks"] if task in self.open_tasks]
+        tasks = self.generation_tasks
         keys = [run.key for run in self.runs]
         reads = {"samples": [path for key in keys for path in self.samples(key, tasks)]}
         options = {"results": self.results, "runs": keys, "tasks": tasks}

@@ -29,7 +29,7 @@ ALLOWED = {
     },
     "jobs": {"runtime"},
     "layout": {"runtime", "tasks", "config", "methods", "grid", "jobs"},
-    "plan": {"runtime", "tasks", "config", "methods", "grid", "jobs", "layout"},
+    "plan": {"runtime", "tasks", "config", "methods", "analyses", "grid", "jobs", "layout"},
     "data": {"runtime", "tasks", "config", "models", "world"},
     "integrations": {"losses"},
     "training": {"runtime", "losses", "models", "data", "methods"},
@@ -74,7 +74,7 @@ def test_folders_do_not_import_each_other_in_the_end() -> None:
 TORCH = {
     "losses", "training", "data.sequences", "models.checkpoints", "models.generation",
     "evaluation.evaluate", "evaluation.fidelity", "evaluation.mmlu_crosscheck",
-    "evaluation.references", "analysis.uncertainty",
+    "evaluation.references", "analysis.uncertainty", "analysis.landscape",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from atkd.data import sequences
-from atkd.evaluation.references import Text, View, read_texts, tiles, view
+from atkd.evaluation.references import Text, log_probabilities, read_texts, targets_of, view
 from atkd.evaluation.settings import UncertaintySettings
 from atkd.losses.weighting import easy_tokens
 from atkd.models import tokenizers
@@ -41,16 +41,6 @@ def training_texts(path: Path, tokenizer: Any, length: int, rows: int) -> list[T
         Text(TRAINING, each.ids[: each.prompt], each.ids[each.prompt :], [])
         for each in found.samples[:rows]
     ]
-
-
-def log_probabilities(seen: View, targets_N: Tensor) -> Tensor:
-    """Log-probability in nats of each target [N]."""
-    parts = []
-    with torch.inference_mode():
-        for rows in tiles(len(targets_N), len(seen.weight_Vd)):
-            log_p = seen.log_p(rows).cpu()
-            parts.append(log_p.gather(1, targets_N[rows][:, None])[:, 0].double())
-    return torch.cat(parts)
 
 
 def spread(uncertainty_N: Tensor) -> dict[str, float]:
@@ -132,7 +122,7 @@ def measure(
         REFERENCES: read_texts(tasks, prompts, tokenizer, settings),
     }
     texts = [text for part in kinds.values() for text in part]
-    targets_N = torch.tensor([token for text in texts for token in text.response])
+    targets_N = targets_of(texts)
     seen: dict[tuple[str, str], Tensor] = {}
     with Progress("uncertainty", len(folders), "models") as progress:
         for run, folder in folders.items():

@@ -70,28 +70,48 @@ def read_texts(data: Path, prompts: Path, tokenizer: Any, settings: FidelitySett
 
 
 def view(folder: Path, texts: Sequence[Text], vocabulary: int, settings: FidelitySettings) -> View:
-    """Loads a model, reads all texts and keeps only what `View` holds, hidden states on the CPU."""
+    """What a saved model says; its hidden states are kept on the CPU."""
     device = checkpoints.pick_device(settings.device)
     model = checkpoints.load(folder, device, settings.dtype)
+    found = look(model, texts, vocabulary, settings.batch_size)
+    if not found.hidden_Nd.isfinite().all():
+        raise InputError(f"model {folder}: its hidden states on references are not finite")
+    return found
+
+
+def look(model: Any, texts: Sequence[Text], vocabulary: int, batch_size: int) -> View:
+    """What a model says at the response positions of all texts."""
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i].prompt + texts[i].response))
-    size = settings.batch_size
     found: dict[int, Tensor] = {}
     with torch.inference_mode():
-        for start in range(0, len(order), size):
-            part = [texts[index] for index in order[start : start + size]]
+        for start in range(0, len(order), batch_size):
+            part = [texts[index] for index in order[start : start + batch_size]]
             rows = [text.prompt + text.response[:-1] for text in part]
             ids_BT, mask_BT = padded(rows, 0, left=False)
             hidden_BTd = checkpoints.hidden_states(
-                model, ids_BT.to(device), mask_BT.to(device)
+                model, ids_BT.to(model.device), mask_BT.to(model.device)
             ).cpu()
             for index, text, hidden_Td in zip(order[start:], part, hidden_BTd, strict=False):
                 first = len(text.prompt) - 1
                 found[index] = hidden_Td[first : first + len(text.response)].clone()
         weight, bias = checkpoints.head_rows(model, vocabulary)
         hidden_Nd = torch.cat([found[index] for index in range(len(texts))])
-        if not hidden_Nd.isfinite().all():
-            raise InputError(f"model {folder}: its hidden states on references are not finite")
         return View(hidden_Nd, weight.clone(), None if bias is None else bias.clone())
+
+
+def targets_of(texts: Sequence[Text]) -> Tensor:
+    """The response tokens of all texts [N]."""
+    return torch.tensor([token for text in texts for token in text.response])
+
+
+def log_probabilities(seen: View, targets_N: Tensor) -> Tensor:
+    """Log-probability in nats of each target [N]."""
+    parts = []
+    with torch.inference_mode():
+        for rows in tiles(len(targets_N), len(seen.weight_Vd)):
+            log_p = seen.log_p(rows).cpu()
+            parts.append(log_p.gather(1, targets_N[rows][:, None])[:, 0].double())
+    return torch.cat(parts)
 
 
 def tiles(count: int, vocabulary: int) -> Iterator[slice]:

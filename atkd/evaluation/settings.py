@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -59,3 +59,18 @@ class UncertaintySettings(FidelitySettings):
 
     max_length: int = 512
     rows: int = 400
+
+
+@dataclass(frozen=True)
+class LandscapeSettings(FidelitySettings):
+    """Also how the loss is looked at around a model's weights.
+
+    `directions`: random ones, over which the rise of the loss is a mean; `lengths`: of the steps
+    along them, relative to each filter's; `reach`: that of the plane's edge; `points`: along it.
+    """
+
+    documents: int = 20
+    directions: int = 6
+    lengths: Sequence[float] = (0.1, 0.2, 0.3, 0.4)
+    reach: float = 0.4
+    points: int = 9

@@ -254,6 +254,102 @@ def _density(axes: Axes, rows: pd.DataFrame, shade: float) -> None:
     axes.axvline(median, color=colour, ls=(0, (3, 2)), lw=1)
 
 
+# Loss landscape.
+
+LANDSCAPE = ("run", "kind", "direction", "x", "y", "loss", "tokens")
+
+
+@registry.table(
+    "landscape",
+    category="Probes",
+    section="probes",
+    analysis=True,
+    caption="How much the loss rises around students' weights: lower is flatter.",
+)
+def landscape(run: Run) -> Table | None:
+    """A row per model: its loss, and the rise at each length of a step."""
+    found = run.analysis("landscape", LANDSCAPE)
+    if found is None:
+        return None
+    found[[*KEYS, "seed"]] = found.run.str.split("/", expand=True).to_numpy()
+    centre = found[found.kind == "centre"].set_index("run").loss
+    steps = found[found.kind == "step"].assign(length=found.x.abs())
+    rise = steps.groupby(["run", "length"]).loss.mean().unstack().sub(centre, axis=0)
+    rows: Rows = []
+    cells = found.drop_duplicates("run").groupby(KEYS, sort=False).run.apply(list)
+    for cell in sorted(cells.index, key=sort_key):
+        runs = cells[cell]
+        shown = [_spread(centre[runs].tolist(), 3)]
+        shown += [_spread(rise.loc[runs, length].tolist(), 3) for length in rise]
+        rows.append([f"{family_title(cell[0])} {arrow(cell)}", title_of(cell[3]), *shown])
+    return Table(
+        f"Loss around the weights ({run.title})",
+        ["Model", "Method", "Loss", *(f"Rise at {length:g}" for length in rise)],
+        rows,
+        [
+            "Cross-entropy in nats a token on references that no model was trained on, and what it "
+            "rises by, on average over random directions, at steps of these lengths relative to "
+            "each filter's: lower is flatter.",
+            f"Tokens: {found.tokens.max()}; directions: {steps.direction.nunique()}, forth and "
+            f"back; seeds: {found.seed.nunique()}. ± half of a 95 % interval over seeds.",
+        ],
+        found.drop(columns="run"),
+    )
+
+
+def _spread(values: list[float], digits: int) -> str:
+    """A mean over seeds, and half of its interval where there is one."""
+    one = over_seeds(values)
+    half = one.value - one.low
+    return number(one.value, digits) + (f" ± {number(half, digits)}" if half == half else "")
+
+
+@registry.figure(
+    "landscape",
+    section="probes",
+    applies=lambda record: "landscape" in record.analyses,
+    caption=(
+        "Loss on held-out references around the weights of students of the largest teacher, with "
+        "ATKD (below) and without, on the plane of two random directions scaled filter by filter; "
+        "one seed, one colour scale for each family. Numbers: the loss at the weights, in the "
+        "middle."
+    ),
+)
+def landscapes(numbers: Numbers) -> Drawing | None:
+    """A column per family, a row per method, of the first seed."""
+    data = numbers.table("landscape")
+    if data is None:
+        return None
+    part = data[(data.kind == "plane") & (data.seed == data.seed.min())]
+    families, methods = list(dict.fromkeys(part.family)), list(dict.fromkeys(part.method))
+    shape = (0.7 + 1.9 * len(families), 0.6 + 1.9 * len(methods))
+    figure, grid = panels(len(methods), len(families), figsize=shape, squeeze=False)
+    for column, family in zip(grid.T, families, strict=True):
+        rows = part[part.family == family]
+        top = rows.loss.quantile(0.9)
+        for axes, method in zip(column, methods, strict=True):
+            _plane(axes, rows[rows.method == method], (rows.loss.min(), top))
+            if family == families[0]:
+                axes.set_ylabel(title_of(method), fontsize=7.5)
+        column[0].set_title(family_title(family), loc="left")
+    figure.tight_layout()
+    about = "cross-entropy in nats a token; lower is better."
+    facts = {"metric": "loss", "about": about, "unit": "tokens", "seeds": 1, "over": ""}
+    return figure, part.assign(documents=part.tokens, **facts)
+
+
+def _plane(axes: Axes, rows: pd.DataFrame, bounds: tuple[float, float]) -> None:
+    wide = rows.pivot(index="y", columns="x", values="loss")
+    low, high = bounds
+    levels = [low + (high - low) * at / 12 for at in range(13)]
+    axes.contourf(wide.columns, wide.index, wide, levels, cmap="cividis", extend="max")
+    middle = wide.loc[abs(wide.index) < 1e-9, abs(wide.columns) < 1e-9].iloc[0, 0]
+    spot = {"ha": "center", "va": "center", "color": "white", "fontsize": 7.5}
+    axes.text(0, 0, f"{middle:.2f}", **spot)
+    axes.set_aspect("equal")
+    axes.tick_params(length=0, labelsize=6)
+
+
 # Diversity.
 
 DIVERSITY = ("run", "statistic", "value", "answers")
@@ -275,13 +371,7 @@ def diversity(run: Run) -> Table | None:
     data = found.groupby([*KEYS, "statistic"], sort=False).value.apply(list).unstack()
     rows: Rows = []
     for cell in sorted(data.index, key=sort_key):
-        values = [
-            over_seeds(data.loc[cell, name]) for name in ("distinct_1", "distinct_2", "words")
-        ]
-        shown = [
-            number(one.value) + (f" ± {number(one.value - one.low)}" if one.low == one.low else "")
-            for one in values
-        ]
+        shown = [_spread(data.loc[cell, name], 2) for name in ("distinct_1", "distinct_2", "words")]
         rows.append([f"{family_title(cell[0])} {arrow(cell)}", title_of(cell[3]), *shown])
     return Table(
         f"Diversity ({run.title})",

@@ -318,7 +318,7 @@ CLAIMS: dict[str, Claim] = {
         "The larger the teacher, the less probability it leaves off the reference token.",
         "Section 2.2, density plots",
         "mean uncertainty (UNC, in percent) of a family's largest teacher less its smallest's, "
-        "over the answers' tokens in held-out training data, mean over families",
+        "over the answers' tokens of held-out references, mean over families",
         "mechanism",
         needs="uncertainty",
         threshold=PROBABILITY,
@@ -493,8 +493,8 @@ CLAIMS: dict[str, Claim] = {
         "ATKD ends in flatter minima",
         "The loss rises less around the weights of a student of ATKD.",
         "Figure 6",
-        "logarithm of the rise of the held-out loss under random steps of the same length relative "
-        f"to each filter, Supervised KD + ATKD less Supervised KD, {STUDIED}",
+        "logarithm of the rise of the loss on held-out references under random steps of a fifth of "
+        f"each filter's length, Supervised KD + ATKD less Supervised KD, {STUDIED}",
         "consequences",
         needs="landscape",
         threshold=LOG_RATIO,

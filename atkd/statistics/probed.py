@@ -5,10 +5,11 @@ A probe's files hold a value for each model; what a claim is about is a differen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from atkd.analyses import BOTH, DKD, on
+from atkd.analyses import BOTH, DKD, LANDSCAPES, on
 from atkd.methods import BASELINES
 from atkd.models.families import size
 from atkd.statistics.contrasts import WRAPPED, pairs, pairs_with
@@ -71,12 +72,35 @@ def more_diverse(record: RunRecord, frame: pd.DataFrame) -> Estimate | None:
     return _distinct(record, frame, sides)
 
 
+RISE_AT = 0.2  # the steps' length, relative to each filter's, at which landscapes are compared
+
+
+def rises(frame: pd.DataFrame) -> dict[str, float]:
+    """Run -> what its loss rises by, on average, by steps of the length `RISE_AT`."""
+    centre = frame[frame.kind == "centre"].set_index("run").loss
+    steps = frame[(frame.kind == "step") & ((frame.x.abs() - RISE_AT).abs() < 1e-9)]
+    return dict((steps.groupby("run").loss.mean() - centre).items())
+
+
+def flatter_landscape(record: RunRecord, frame: pd.DataFrame) -> Estimate | None:
+    """Logarithm of the rise: Supervised KD + ATKD less Supervised KD, mean over pairs."""
+    found = {run: math.log(rise) for run, rise in rises(frame).items() if rise > 0}
+    taken = {"/".join(run.split("/")[:3]) for run in found}
+    sides = [
+        (pair._replace(method=LANDSCAPES[1]), pair._replace(method=LANDSCAPES[0]))
+        for pair in pairs(record)
+        if "/".join(pair[:3]) in taken
+    ]
+    return _differences(record, found, sides, int(frame.tokens.max()))
+
+
 # Claim -> the probe whose file it is made of, and how.
 PROBED: Mapping[str, tuple[str, Callable[[RunRecord, pd.DataFrame], Estimate | None]]] = {
     "uncertainty_falls": ("uncertainty", uncertainty_falls),
     "uncertainty_marks_difficulty": ("uncertainty", uncertainty_marks_difficulty),
     "tkd_narrows": ("diversity", tkd_narrows),
     "more_diverse": ("diversity", more_diverse),
+    "flatter_landscape": ("landscape", flatter_landscape),
 }
 
 
@@ -93,19 +117,28 @@ def analysed(
 
 
 def _distinct(
-    record: RunRecord, frame: pd.DataFrame, sides: Iterable[tuple[Cell, Cell]]
+    record: RunRecord, frame: pd.DataFrame, sides: Sequence[tuple[Cell, Cell]]
 ) -> Estimate | None:
     part = frame[frame.statistic == "distinct_2"]
     found = dict(zip(part.run, part.value, strict=True))
-    kept = list(sides)
+    return _differences(record, found, sides, int(part.answers.max()) if len(part) else 0)
+
+
+def _differences(
+    record: RunRecord,
+    found: Mapping[str, float],
+    sides: Sequence[tuple[Cell, Cell]],
+    documents: int,
+) -> Estimate | None:
+    """The mean over pairs of cells of the first less the second, seed by seed."""
 
     def value(seed: int) -> float | None:
         def of(cell: Cell) -> float | None:
             return found.get("/".join([*cell, str(seed)]))
 
-        return _mean(_less(of(ours), of(theirs)) for ours, theirs in kept)
+        return _mean(_less(of(ours), of(theirs)) for ours, theirs in sides)
 
-    return _over(record, value, int(part.answers.max()) if len(part) else 0)
+    return _over(record, value, documents)
 
 
 def _less(one: float | None, other: float | None, scale: float = 1) -> float | None:

@@ -74,6 +74,29 @@ def test_uncertainty_by_teacher_and_its_density(tmp_path: Path) -> None:
     assert "At most 700 tokens a point; seeds: 3." in text and "bins of 25.0 %" in text
 
 
+def test_a_landscape_by_length_of_the_steps_and_on_a_plane(tmp_path: Path) -> None:
+    run = write_run(tmp_path, families=("opt",), documents=2, tasks=("dolly", "mmlu"))
+    change_record(run, analyses=["landscape"])
+    lines = ["run,kind,direction,x,y,loss,tokens"]
+    for method, rise in (("supervised_kd", 0.4), ("supervised_kd_atkd", 0.2)):
+        key = f"opt/125m/6.7b/{method}/1"
+        lines.append(f"{key},centre,,,,2.0,300")
+        for x in (-0.1, 0.1, -0.2, 0.2):
+            lines.append(f"{key},step,0,{x},,{2 + rise * abs(x)},300")
+        lines += [
+            f"{key},plane,,{x},{y},{2 + rise * (x * x + y * y)},300"
+            for x in (-0.4, 0.0, 0.4)
+            for y in (-0.4, 0.0, 0.4)
+        ]
+    write_text(run / "analyses/landscape.csv", "\n".join(lines) + "\n")
+    table = drawn(run, run / "tables")["landscape"]
+    assert table.heads[3:] == ["Rise at 0.1", "Rise at 0.2"]
+    assert table.rows[0] and table.rows[0][1:] == ["Supervised KD", "2.000", "0.040", "0.080"]
+    assert "landscape" in figures.draw(run / "tables", tmp_path / "f", run / "run.json")
+    text = (tmp_path / "f/landscape.txt").read_text(encoding="utf-8")
+    assert "At most 300 tokens a point; seeds: 1." in text
+
+
 def test_diversity_is_a_mean_over_seeds(tmp_path: Path) -> None:
     run = write_run(tmp_path, families=("opt",), documents=2, tasks=("dolly", "mmlu"))
     lines = ["run,statistic,value,answers"]

@@ -77,6 +77,18 @@ def test_diversity_is_compared_like_scores(record: RunRecord) -> None:
     assert found["more_diverse"][""].documents == 500
 
 
+def test_a_landscape_is_as_sharp_as_its_loss_rises(record: RunRecord) -> None:
+    rows = []
+    for seed in SEEDS:
+        for method, rise in (("supervised_kd", 0.4), ("supervised_kd_atkd", 0.2)):
+            run = {"run": f"opt/125m/6.7b/{method}/{seed}", "tokens": 300}
+            rows.append(run | {"kind": "centre", "loss": 2.0})
+            for x, part in ((-0.2, 0.5), (0.2, 1.5), (0.3, 9.0)):
+                rows.append(run | {"kind": "step", "x": x, "loss": 2.0 + part * rise})
+    found = probed.analysed(record, {"landscape": pd.DataFrame(rows)})["flatter_landscape"][""]
+    assert found.value == pytest.approx(-np.log(2)) and found.seeds == 4
+
+
 def test_what_a_probe_lacks_is_not_guessed(record: RunRecord) -> None:
     part = distinct(record)
     assert "more_diverse" not in probed.analysed(record, {"diversity": part[10:]})

@@ -133,6 +133,54 @@ rule uncertainty:
         "python -m atkd uncertainty collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
 
+rule landscape_of:
+    input:
+        unpack(reads("landscape_of")),
+        code=code(
+            "analysis/landscape.py",
+            "evaluation/references.py",
+            "evaluation/settings.py",
+            "models",
+            "world/grammar.py",
+            "tasks.py",
+        ),
+    output:
+        "<results>/analyses/landscape/{family}/{student}/seed{seed}.csv",
+    log:
+        "<logs>/analyses/landscape/{family}/{student}/seed{seed}.log",
+    conda:
+        "../../environment.yml"
+    threads: asks("landscape_of", "threads")
+    resources:
+        gpu=asks("landscape_of", "gpus"),
+        mem_mb=growing("landscape_of", "memory_mb"),
+        runtime=growing("landscape_of", "minutes"),
+    params:
+        settings=settings("landscape_of"),
+        command=command("landscape_of"),
+    shell:
+        "{params.command} > {log:q} 2>&1"
+
+
+rule landscape:
+    input:
+        found=[
+            f"<results>/analyses/landscape/{family}/{student}/seed{seed}.csv"
+            for family, student in PLAN.students
+            for seed in config["seeds"]
+        ],
+        code=code("analysis/landscape.py"),
+    output:
+        "<results>/analyses/landscape.csv",
+    log:
+        "<logs>/analyses/landscape.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m atkd landscape collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule diversity:
     input:
         unpack(reads("diversity")),
