@@ -41,6 +41,7 @@ STAGES = {
     "uncertainty": Stage("atkd.analysis.uncertainty", "what models are certain of", True),
     "landscape": Stage("atkd.analysis.landscape", "the loss around students' weights", True),
     "diversity": Stage("atkd.analysis.diversity", "how alike each model's answers are"),
+    "explorer": Stage("atkd.analysis.explorer", "what models say at every token", True),
     "curves": Stage("atkd.analysis.curves", "how every training went"),
     "judge": Stage("atkd.judge.judge", "rate open-ended answers"),
     "tables": Stage("atkd.reporting.score_tables", "draw the tables"),

@@ -38,6 +38,7 @@ class Analysis:
     against: str = KD
     teachers: Teachers = "largest"
     families: int = 0
+    looks_at: Sequence[str] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -83,6 +84,8 @@ EASIEST = {
 }
 RATED: Sequence[str] = ("sft", *BASELINES, *(f"{base}_atkd" for base in BASELINES), "dkd")
 SOFTENED = (KD, "reverse_kd", "dkd", ATKD)
+
+LANDSCAPES = (KD, ATKD)  # the methods whose students are looked at side by side
 
 ANALYSES: dict[str, Analysis] = {
     "token_study": Analysis(
@@ -182,6 +185,12 @@ ANALYSES: dict[str, Analysis] = {
         "Loss landscape",
         "Whether ATKD ends in flatter minima: the loss around the weights of students of the "
         "largest teacher.",
+        looks_at=LANDSCAPES,
+    ),
+    "explorer": Analysis(
+        "Token explorer",
+        "What models say at every token of some texts, for a reader to look into.",
+        looks_at=LANDSCAPES,
     ),
     "diversity": Analysis("Diversity", "How alike a model's answers are."),
     "curves": Analysis("Training curves", "Whether the loss had flattened when training ended."),
@@ -195,9 +204,6 @@ ANALYSES: dict[str, Analysis] = {
 def is_study(name: str) -> bool:
     """Whether models are trained for an analysis."""
     return bool(ANALYSES[name].arms)
-
-
-LANDSCAPES = (KD, ATKD)  # the methods whose students' landscapes are compared
 
 
 def teachers_in(which: Teachers, by_size: Sequence[str]) -> list[str]:

@@ -100,6 +100,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     data = filled["data"]
     data["settings"] = checked_data(data["source"], data["settings"])
     _check_methods(filled)
+    _check_analyses(filled)
     _check_families(filled)
     _check_pairs(filled)
     _check_evaluation(filled)
@@ -190,6 +191,17 @@ def _check_methods(config: dict[str, Any]) -> None:
             _check_corpus(config, name)
         if models_of(config, name)["teacher"] != "final":
             _check_teacher(config, name)
+
+
+def _check_analyses(config: dict[str, Any]) -> None:
+    """What looks at single models finds them in the grid."""
+    for name in config["analyses"]:
+        lacks = [method for method in ANALYSES[name].looks_at if method not in config["methods"]]
+        if lacks:
+            raise InputError(
+                f"config key analyses: {name} looks at students of {lacks[0]}, which is missing "
+                "under methods"
+            )
 
 
 def _check_name(key: str, name: str) -> None:

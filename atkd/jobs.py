@@ -36,6 +36,7 @@ JOBS = {
     "landscape_of": ("landscape", "{family}/{student}/seed{seed}"),
     "diversity": ("diversity", "all"),
     "curves": ("curves", "all"),
+    "explorer": ("explorer", "all"),
 }
 Paths = str | Sequence[str]
 

@@ -445,45 +445,28 @@ class Plan(Layout):
         kin = [
             run for run in self.runs if run.family == family and known.get(run.method) == run.seed
         ]
-        tasks, place = self.generation_tasks, f"{self.results}/prompts/{family}"
-        models = [self.evaluated_model(run) for run in kin]
-        reads = {
-            "models": models,
-            "data": f"{self.results}/data/train.jsonl",
-            "tasks": self.task_files(tasks),
-            "prompts": [f"{place}/{task}.jsonl" for task in tasks],
-        }
-        options = {
-            "runs": [run.key for run in kin],
-            "models": [folder(model) for model in models],
-            "data": reads["data"],
-            "tasks": f"{self.results}/data/tasks",
-            "prompts": place,
-            "output": f"{self.results}/analyses/uncertainty/{family}/seed{seed}.csv",
-        }
-        students = [student for name, student in self.students if name == family]
-        lengths = [grid.training(self.config, family, s, "student")["max_length"] for s in students]
-        settings = {
-            "tasks": tasks,
-            "max_length": max(lengths),
-            **self._evaluation("batch_size", "dtype"),
-        }
-        needs = self._one_gpu(family, *(run.teacher for run in kin if run.method == "teacher"))
-        return Job(reads, options, settings, needs, "run")
+        return self._look(kin, f"uncertainty/{family}/seed{seed}.csv", True, "run")
 
     def landscape_of(self, family: str, student: str, seed: str) -> Job:
         """The loss around students of the largest teacher, with and without ATKD."""
         teacher = grid.by_size(self.config, family, student)[-1]
-        kin = [
-            run
-            for run in self.runs
-            if (run.family, run.student, run.teacher, run.seed)
-            == (family, student, teacher, int(seed))
-            and run.method in LANDSCAPES
-        ]
-        tasks, place = self.generation_tasks, f"{self.results}/prompts/{family}"
+        kin = [Run(family, student, teacher, method, int(seed)) for method in LANDSCAPES]
+        return self._look(kin, f"landscape/{family}/{student}/seed{seed}.csv", False, "run")
+
+    def explorer(self) -> Job:
+        """What the first student's largest teacher, and students with and without ATKD, say."""
+        (family, student), seed = self.students[0], self.config["seeds"][0]
+        teacher = grid.by_size(self.config, family, student)[-1]
+        kin = [Run(family, "-", teacher, "teacher", self.seed_of_models(seed))]
+        kin += [Run(family, student, teacher, method, seed) for method in LANDSCAPES]
+        return self._look(kin, "explorer.json", True)
+
+    def _look(self, kin: list[Run], output: str, training: bool, command: str = "") -> Job:
+        """A job that looks at models of one family on references, and on training rows if so."""
+        family, tasks = kin[0].family, self.generation_tasks
+        place = f"{self.results}/prompts/{family}"
         models = [self.evaluated_model(run) for run in kin]
-        reads = {
+        reads: dict[str, Paths] = {
             "models": models,
             "tasks": self.task_files(tasks),
             "prompts": [f"{place}/{task}.jsonl" for task in tasks],
@@ -493,10 +476,19 @@ class Plan(Layout):
             "models": [folder(model) for model in models],
             "tasks": f"{self.results}/data/tasks",
             "prompts": place,
-            "output": f"{self.results}/analyses/landscape/{family}/{student}/seed{seed}.csv",
+            "output": f"{self.results}/analyses/{output}",
         }
         settings = {"tasks": tasks, **self._evaluation("batch_size", "dtype")}
-        return Job(reads, options, settings, self._one_gpu(family, student), "run")
+        if training:
+            reads["data"] = options["data"] = f"{self.results}/data/train.jsonl"
+            students = [student for name, student in self.students if name == family]
+            lengths = (
+                grid.training(self.config, family, student, "student")["max_length"]
+                for student in students
+            )
+            settings["max_length"] = max(lengths)
+        sizes = {run.teacher if run.student == "-" else run.student for run in kin}
+        return Job(reads, options, settings, self._one_gpu(family, *sorted(sizes)), command)
 
     def diversity(self) -> Job:
         """How alike each model's open-ended answers are."""

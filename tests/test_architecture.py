@@ -75,6 +75,7 @@ TORCH = {
     "losses", "training", "data.sequences", "models.checkpoints", "models.generation",
     "evaluation.evaluate", "evaluation.fidelity", "evaluation.mmlu_crosscheck",
     "evaluation.references", "analysis.uncertainty", "analysis.landscape",
+    "analysis.explorer",
 }  # fmt: skip
 
 

@@ -251,6 +251,14 @@ def test_what_needs_no_file_is_checked_before_any_job(key: str, value: Any, says
     assert str(caught.value).startswith("config key ") and says in str(caught.value)
 
 
+def test_a_probe_needs_its_models() -> None:
+    config = read("smoke") | {"analyses": ["landscape"], "methods": ["sft", "supervised_kd"]}
+    with pytest.raises(
+        InputError, match="landscape looks at students of supervised_kd_atkd, which"
+    ):
+        grid.checked(config)
+
+
 def test_a_corpus_is_ranked_where_it_is_cached() -> None:
     settings = {"supervised_kd_atkd": {"scope": "corpus"}}
     config = read("smoke") | {"method_settings": settings}

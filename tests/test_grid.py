@@ -59,7 +59,8 @@ def test_a_study_trains_at_its_pairs_what_the_grid_does_not() -> None:
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_a_study_names_methods_that_there_are(name: str) -> None:
-    methods = [each for each in ANALYSES[name].methods if "assistant" not in each] or ["sft"]
+    named = [*ANALYSES[name].methods, *ANALYSES[name].looks_at]
+    methods = [each for each in named if "assistant" not in each] or ["sft"]
     assert of("world", methods=methods, analyses=[name])["methods"] == methods
 
 

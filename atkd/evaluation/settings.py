@@ -74,3 +74,12 @@ class LandscapeSettings(FidelitySettings):
     lengths: Sequence[float] = (0.1, 0.2, 0.3, 0.4)
     reach: float = 0.4
     points: int = 9
+
+
+@dataclass(frozen=True)
+class ExplorerSettings(UncertaintySettings):
+    """How much the token explorer shows: texts of each kind, and likeliest tokens."""
+
+    documents: int = 6
+    rows: int = 10
+    shown: int = 5

@@ -1,8 +1,8 @@
-"""A run's two pages: its figures and tables, and what models answered; each one file of its own.
+"""A run's pages: figures and tables, what models answered, and what they say at every token.
 
-All that comes from data is escaped, and a page's policy lets it load nothing and run its own script
-alone. The page of answers works without JavaScript; with it one can choose a task and models,
-search, and sort by the difference of two models' scores.
+Each is one file. All that comes from data is escaped, and a page's policy lets it load nothing and
+run its own script alone. They work without JavaScript; with it one can choose a task and models,
+search, and sort answers by the difference of two models' scores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from atkd.evaluation.scores import DOCUMENT_COLUMNS, Row, document_rows, judged,
 from atkd.methods import title_of
 from atkd.reporting import registry
 from atkd.reporting.table import Table, arrow, read
-from atkd.runtime.files import InputError, read_jsonl, write_text
+from atkd.runtime.files import InputError, read_json, read_jsonl, write_text
 from atkd.statistics.estimates import (
     RECORD,
     RunRecord,
@@ -32,7 +32,11 @@ from atkd.tasks import TASKS
 
 TEMPLATES = Path(__file__).parent / "templates"
 UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-SECTIONS = ("figures", "gains", "scores", "controls", "more", "costs")  # of the page, in order
+# Of the page, in order.
+SECTIONS = (
+    "claims", "figures", "gains", "scores", "studies", "probes", "controls", "more", "costs",
+)  # fmt: skip
+EXPLORED = "analyses/explorer.json"
 METHODS = ("teacher", "none", "sft", "supervised_kd", "supervised_kd_atkd")  # shown by default
 SHOWN = 500  # characters of a prompt, from its end, where a few-shot prompt has its question
 FIELDS = ("id", "prompt", "target", "answer")
@@ -88,6 +92,7 @@ def index(record: RunRecord, folder: Path, provenance: Mapping[str, Any]) -> str
         verdict=said,
         in_order=said.startswith("Controls in order"),
         answers=(folder / "samples.html").is_file(),
+        tokens=(folder / "explorer.html").is_file(),
         sections=_sections(record, folder, tables),
         provenance=_facts(provenance),
     )
@@ -374,3 +379,27 @@ def task_order(task: str) -> tuple[int, str]:
     """The tables' order of tasks, others last."""
     known = list(TASKS)
     return known.index(task) if task in known else len(known), task
+
+
+# What models say at every token.
+
+
+def explorer(folder: Path) -> Path:
+    """Writes explorer.html of results/<config> from what was looked into; returns its path."""
+    found = read_json(folder / EXPLORED)
+    documents, name = found["documents"], folder.resolve().name
+    page = render(
+        "explorer.html",
+        script=(TEMPLATES / "explorer.js").read_text(encoding="utf-8"),
+        title=f"Tokens: {name}",
+        name=name,
+        models=[_named(_model(key)) for key in found["runs"]],
+        truth=any(token["truth"] for document in documents for token in document["tokens"]),
+        documents=documents,
+    )
+    write_text(folder / "explorer.html", page)
+    return folder / "explorer.html"
+
+
+def _named(model: Mapping[str, Any]) -> str:
+    return f"{model['method']} ({model['pair']}, seed {model['seed']})"

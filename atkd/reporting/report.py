@@ -127,22 +127,33 @@ def freeze(run: Path, output: Path) -> None:
     if lacks:
         more = f" (and {len(lacks) - 1} more)" if len(lacks) > 1 else ""
         raise InputError(f"{run}: not a complete run: {lacks[0]}{more}; expected a finished run")
-    record = gather(run)
-    for name in SCORE_FILES:
+    record, names = gather(run), [*SCORE_FILES, *probe_files(run)]
+    for name in names:
         with atomic_path(output / name) as part:
             shutil.copyfile(run / name, part)
-    record["files"] = {name: sha256(output / name) for name in SCORE_FILES}
+    record["files"] = {name: sha256(output / name) for name in names}
     write_json(output / "provenance.json", record)
+
+
+def probe_files(run: Path) -> list[str]:
+    """A run's probes, relative to it; what shows text only where the text is generated."""
+    found = sorted((run / "analyses").glob("*.csv"))
+    explorer = run / pages.EXPLORED
+    if explorer.is_file() and estimates.read_record(run / RECORD).world:
+        found.append(explorer)
+    return [str(path.relative_to(run)) for path in found]
 
 
 def html(run: Path, jobs: Iterable[str] = (), published: Path | None = None) -> None:
     """Writes index.html and provenance.json from the run's tables and figures.
 
-    Also samples.html, linked from it, where there are samples (a frozen run has none). `published`
-    is in the tables already.
+    Also samples.html, linked from it, where there are samples (a frozen run has none), and
+    explorer.html where tokens were looked into. `published` is in the tables already.
     """
     if pages.runs(run):
         pages.samples(run)
+    if (run / pages.EXPLORED).is_file():
+        pages.explorer(run)
     provenance = gather(run, jobs)
     page = pages.index(estimates.read_record(run / RECORD), run, provenance)
     write_json(run / "provenance.json", provenance)

@@ -215,3 +215,36 @@ rule curves:
         command=command("curves"),
     shell:
         "{params.command} > {log:q} 2>&1"
+
+
+rule explorer:
+    input:
+        unpack(reads("explorer")),
+        code=code(
+            "analysis/explorer.py",
+            "analysis/uncertainty.py",
+            "evaluation/references.py",
+            "evaluation/settings.py",
+            "losses",
+            "models",
+            "world/grammar.py",
+            "data/sequences.py",
+            "data/template.py",
+            "tasks.py",
+        ),
+    output:
+        "<results>/analyses/explorer.json",
+    log:
+        "<logs>/analyses/explorer.log",
+    conda:
+        "../../environment.yml"
+    threads: asks("explorer", "threads")
+    resources:
+        gpu=asks("explorer", "gpus"),
+        mem_mb=growing("explorer", "memory_mb"),
+        runtime=growing("explorer", "minutes"),
+    params:
+        settings=settings("explorer"),
+        command=command("explorer"),
+    shell:
+        "{params.command} > {log:q} 2>&1"

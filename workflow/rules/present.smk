@@ -56,7 +56,9 @@ rule analysis_table:
 rule analyses:
     input:
         collect(
-            "<results>/tables/{analysis}.md", analysis=config["analyses"] or registry.analyses()
+            "<results>/tables/{analysis}.md",
+            analysis=[name for name in config["analyses"] if name != "explorer"]
+            or registry.analyses(),
         ),
 
 
@@ -86,6 +88,7 @@ rule page:
         record=rules.scores.output.record,
         tables=presented(".json"),
         figures=presented(".svg", ".txt"),
+        explored="<results>/analyses/explorer.json" if "explorer" in config["analyses"] else [],
         templates=[str(path) for path in sorted((HOME / "atkd/reporting/templates").iterdir())],
         code=REPORTING,
     output:
