@@ -69,6 +69,7 @@ def on(method: str, tokens: str) -> str:
 SHARES = (0.1, 0.3, 0.7, 0.9)  # beside the paper's k = 0.5
 WEIGHTS = (0, 0.4, 0.6, 0.9)  # beside the paper's lambda = 0.2
 FACTORS = (0.5, 2)  # of the learning rate
+LENGTHS = (0.25, 0.5, 2)  # of training
 TEMPERATURES = (2, 4)
 # The two terms of the loss, alone and together; the forward KL is TKD + UNC x DKD.
 TKD = "dkd+target_weight=1+diversity_weight=0"
@@ -139,6 +140,16 @@ ANALYSES: dict[str, Analysis] = {
         "Whether the order of methods holds at other learning rates, each having as many.",
         {title_of(method): values(method, "rate_factor", FACTORS, 1) for method in RATED},
         axis="learning rate (x the configured one)",
+        families=1,
+    ),
+    "lengths": Analysis(
+        "Lengths of training",
+        "How scores grow with the tokens that a student is trained on.",
+        {
+            title_of(method): values(method, "steps_factor", LENGTHS, 1)
+            for method in ("sft", KD, ATKD)
+        },
+        axis="steps (x the configured ones)",
         families=1,
     ),
     "temperatures": Analysis(

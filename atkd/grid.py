@@ -136,6 +136,11 @@ def training(
             found.pop("steps", None)  # which would take the place of epochs
         found |= own
     found["learning_rate"] *= found.pop("rate_factor", 1)
+    if longer := found.pop("steps_factor", None):
+        if "steps" in found:
+            found["steps"] = max(1, round(longer * found["steps"]))
+        else:
+            found["epochs"] *= longer
     return found
 
 

@@ -22,7 +22,7 @@ ALL = "released"
 # The settings that a method may have of its own training, and of the models it starts from: its
 # student's base or that base fine-tuned, its teacher as it is, one that stopped early, or an
 # assistant that the teacher taught. All others are its loss's.
-TRAINING = ("learning_rate", "rate_factor", "steps", "epochs", "batch_size")
+TRAINING = ("learning_rate", "rate_factor", "steps", "steps_factor", "epochs", "batch_size")
 MODELS = {"start": "base", "teacher": "final"}
 
 

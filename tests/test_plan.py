@@ -78,6 +78,8 @@ def test_a_method_has_settings_of_its_own() -> None:
     doubled = student(planned(methods=["sft+rate_factor=2"]), "sft+rate_factor=2")
     rate = doubled.settings["training"]["learning_rate"]
     assert rate == 2 * plain["training"]["learning_rate"]
+    longer = student(planned(methods=["sft+steps_factor=1.5"]), "sft+steps_factor=1.5")
+    assert longer.settings["training"]["steps"] == 1.5 * plain["training"]["steps"]
     own = {"hard_fraction": 0.3, "easy_weight": 0.1}
     assert found["recipe"]["settings"].items() >= own.items()
     by_epoch = student(planned(methods=["sft+epochs=2"]), "sft+epochs=2").settings["training"]

@@ -23,6 +23,7 @@ MODULES = (  # where entries are, in the page's order
     "figures",
     "studies",
     "probes",
+    "beyond",
     "sweeps",
     "diagnostics",
 )

@@ -175,7 +175,8 @@ def grid(run: Run, family: str, metric: str, columns: list[str]) -> Table | None
     about = METRICS[metric]
     kept = ["value", "low", "high", "detectable", "seeds", "documents"]
     text = (
-        f"ATKD's gain: {heads[columns[-1]]} with ATKD minus without, in {about.unit}. "
+        f"ATKD's gain: {heads[columns[-1]]} with ATKD minus without, in {about.unit}; * where the "
+        "interval, of one comparison among many, leaves 0 out. "
         f"{detectable_note(found if len(found) else cells)}"
     )
     title = about.words
@@ -198,10 +199,17 @@ def _grid_rows(wide: pd.DataFrame, found: pd.DataFrame, digits: int) -> list[lis
             rows.append(None)
         previous = teacher
         gain = found.loc[cell] if cell in found.index else None
-        last = ["", ""] if gain is None else [signed(gain, digits), number(gain.detectable, digits)]
+        last = (
+            ["", ""] if gain is None else [_marked(gain, digits), number(gain.detectable, digits)]
+        )
         values = [number(value, digits) for value in wide.loc[cell]]
         rows.append([arrow(cell), title_of(method), *values, *last])
     return rows
+
+
+def _marked(gain: Any, digits: int) -> str:
+    """A gain, with a star where its interval leaves zero out."""
+    return signed(gain, digits) + (" *" if gain.low > 0 or gain.high < 0 else "")
 
 
 def averaged(run: Run) -> list[str]:
