@@ -57,5 +57,6 @@ onstart:
 
 onsuccess:
     shell(
-        "! [ -f {PLAN.results:q}/index.html ] || python -m atkd report summary --run {PLAN.results:q}"
+        "! [ -f {PLAN.results:q}/index.html ] || "
+        "python -m atkd report summary --run {PLAN.results:q} {REFERENCE}"
     )

@@ -22,6 +22,7 @@ from atkd.reporting.table import read
 from atkd.runtime.files import InputError, atomic_path, read_json, sha256, write_json, write_text
 from atkd.statistics import estimates
 from atkd.statistics.estimates import KEYS, RECORD, Contrast
+from atkd.statistics.reproduction import reproduction, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,8 +169,8 @@ def redraw(run: Path, published: Path | None = None) -> str:
     return f"drawn: {run / 'tables'}, {run / 'figures'}, {run / 'index.html'}"
 
 
-def summary(run: Path) -> str:
-    """What a run's last lines should tell."""
+def summary(run: Path, reference: Path | None = None) -> str:
+    """What a run's last lines should tell; scores are held against a frozen run if one is given."""
     record = estimates.read_record(run / RECORD)
     frame = estimates.read_csv(run / "scores.csv", SCORE_COLUMNS)
     runs = frame[[*KEYS, "seed"]].drop_duplicates()
@@ -183,12 +184,19 @@ def summary(run: Path) -> str:
         f"configuration {record.config}: {len(runs)} models scored, {len(pairs)} teacher-student "
         f"pairs, {frame.task.nunique()} tasks and averages, {runs.seed.nunique()} seed(s)",
         *([read(controls).notes[0]] if controls.is_file() else []),
+        *([repeats(frame, reference)] if reference and reference != run else []),
         "where the time went, in job seconds:",
         *(f"  {name:<11}{s:>9,.0f}  {s / total:>4.0%}" for name, s in split.items()),
         f"see {run / 'index.html'}, {run / 'tables'}, {run / 'figures'}",
         *([pages.MINIATURE] if record.world else []),
     ]
     return "\n".join(lines)
+
+
+def repeats(scores: pd.DataFrame, reference: Path) -> str:
+    """Whether scores repeat a frozen run's."""
+    other = estimates.read_csv(reference / "scores.csv", SCORE_COLUMNS)
+    return told(reproduction(scores, other), str(reference))
 
 
 def samples(
@@ -225,7 +233,9 @@ COMMANDS = {
         "draw every table, every figure and index.html from score files alone", redraw, PUBLISHED
     ),
     "summary": Command(
-        "print what finished, whether the controls are in order, where the time went", summary, {}
+        "print what finished, whether the controls are in order, where the time went",
+        summary,
+        {"--reference": {"type": Path, "help": "frozen run to compare the scores with"}},
     ),
     "samples": Command(
         "write a page of what models answered",

@@ -149,6 +149,13 @@ def test_summary_says_where_the_time_went(run: Path) -> None:
         assert words in text
 
 
+def test_summary_holds_scores_against_a_frozen_run(run: Path, tmp_path: Path) -> None:
+    report.redraw(run)
+    frozen = write_run(tmp_path / "frozen", ("llama",), seeds=4, documents=3)
+    assert f"average scores equal those of {frozen}" in report.summary(run, frozen)
+    assert "equal those of" not in report.summary(run, run)
+
+
 def test_command_line(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +205,8 @@ def test_the_world_is_known_by_its_source(source: str, name: str, tmp_path: Path
     assert ("in miniature" in (run / "index.html").read_text()) == world
     for path in (*run.glob("tables/*.md"), *run.glob("tables/*.tex")):
         text = path.read_text()
-        told = path.stem.startswith(("main_", "bits_", "gains", "controls", "skills_"))
+        starts = ("main_", "bits_", "gains", "controls", "skills_", "improved", "efficiency")
+        told = path.stem.startswith(starts)
         assert ("generated analogues" in text) == (world and told), path
         assert world or "(world)" not in text, path
     for path in run.glob("figures/*.txt"):

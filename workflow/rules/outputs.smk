@@ -6,6 +6,8 @@ UNASKED = [name for name in registry.analyses() if name not in config["analyses"
 PROBED = [
     f"<results>/analyses/{name}.csv" for name in registry.analyses() if name in config["analyses"]
 ]
+FROZEN = HOME / "results/reference" / config["name"]
+REFERENCE = f"--reference {FROZEN}" if (FROZEN / "scores.csv").is_file() else ""
 REPORTING = code(
     "statistics",
     "reporting",
