@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 ALONE = ("teacher", "none", "sft")  # methods that are no line of a scaling plot
 SCALING = (
-    "Student's average score against its teacher's size. Solid: with ATKD; dashed: the same method "
-    "without. Dotted lines: the student fine-tuned without a teacher (SFT), and untrained. Grey: "
-    "the teachers themselves; values beyond the panel are written at its edge."
+    "Student's average score against its teacher's size. Below, students: solid with ATKD, dashed "
+    "the same method without, dotted the student fine-tuned without a teacher (SFT). Above, on a "
+    "wider scale: stars are the teachers themselves, dotted lines students without one, and grey "
+    "is what the panel below shows."
 )
 
 
@@ -57,26 +58,27 @@ def average_scores(numbers: Numbers) -> pd.DataFrame:
 
 
 def scaling_panels(part: pd.DataFrame, families: list[str], world: bool) -> Figure:
-    """A panel per family, one legend below."""
+    """Two panels per family, all levels above and students alone below; one legend under them."""
     width = 4.6 if len(families) == 1 else 1.0 + 3.1 * len(families)
-    figure, grid = panels(1, len(families), figsize=(width, 3.4), squeeze=False)
+    shape = {"figsize": (width, 5.0), "height_ratios": (1, 2), "sharex": "col", "squeeze": False}
+    figure, grid = panels(2, len(families), **shape)
     named: dict[str, Any] = {}
-    for axes, family in zip(grid[0], families, strict=True):
-        rows = part[part.family == family]
-        named |= scaling_panel(axes, rows)
+    for (levels, axes), family in zip(grid.T, families, strict=True):
+        rows = part[part.family == family].rename(columns={"teacher_size": "x"})
+        named |= student_panel(axes, rows)
+        level_panel(levels, rows, axes.get_ylim())
         students = [s.upper() for s in dict.fromkeys(rows.student) if s != "-"]
         title = f"{family_title(family)}, student {', '.join(students)}"
-        axes.set_title(title, pad=20, loc="left")
+        levels.set_title(title, loc="left")
         axes.set_xlabel("Teacher size (log scale)")
     tasks = f"{part.tasks.max()} world tasks" if world else f"{part.tasks.max()} tasks"
-    grid[0][0].set_ylabel(f"Average score over {tasks} (%)")
+    grid[1][0].set_ylabel(f"Average score over {tasks} (%)")
     _legend(figure, named, wide=len(families) > 1)
     return figure
 
 
-def scaling_panel(axes: Axes, part: pd.DataFrame) -> dict[str, Any]:
-    """One family's average against teacher size; returns the line of every method."""
-    part = part.rename(columns={"teacher_size": "x"})
+def student_panel(axes: Axes, part: pd.DataFrame) -> dict[str, Any]:
+    """One family's students against teacher size; returns the line of every method."""
     students = part[~part.method.isin(ALONE)]
     methods = list(dict.fromkeys(students.method))
     sizes = {s: t.upper() for s, t in zip(part.x, part.teacher, strict=True) if s}
@@ -89,17 +91,31 @@ def scaling_panel(axes: Axes, part: pd.DataFrame) -> dict[str, Any]:
         look = style(method)
         axes.errorbar(x, rows.value, bars, fmt="none", ecolor=look["color"], alpha=0.45, lw=1)
         lines[method] = axes.plot(x, rows.value, **look)[0]
-    inside = part if students.empty else students
     sft = part[part.method == "sft"]
+    inside = part if students.empty else students
     low = min([*inside.low.fillna(inside.value), *sft.value])
     high = max([*inside.high.fillna(inside.value), *sft.value])
-    margin = 0.12 * ((high - low) or 1.0)
-    axes.set_ylim(low - margin, high + 1.4 * margin)
+    margin = 0.06 * ((high - low) or 1.0)
+    axes.set_ylim(low - margin, high + margin)
     _size_axis(axes, sizes)
-    _level(axes, sft, "#222222", (0, (1, 1.5)))
-    _level(axes, part[part.method == "none"], "#777777", (0, (1, 1.5)))
-    _teachers(axes, part[part.method == "teacher"])
+    _level(axes, sft)
     return lines
+
+
+def level_panel(axes: Axes, part: pd.DataFrame, shown: tuple[float, float]) -> None:
+    """Teachers and students without one on their common scale; grey: what the panel below shows."""
+    axes.axhspan(*shown, color="#EEEEEE", zorder=0)
+    for row in part[part.method == "teacher"].itertuples():
+        axes.plot([row.x], [row.value], color="#666666", marker="*", markersize=8, linestyle="")
+        spot = {"textcoords": "offset points", "fontsize": 7.5, "color": "#666666", "ha": "center"}
+        axes.annotate(f"{row.value:.1f}", (row.x, row.value), (0, 6), **spot)
+    for method in ("sft", "none"):
+        _level(axes, part[part.method == method])
+    alone = part[part.method.isin(ALONE)]
+    if len(alone):
+        low, high = min(alone.value.min(), shown[0]), max(alone.value.max(), shown[1])
+        axes.set_ylim(low - 0.12 * (high - low), high + 0.25 * (high - low))
+    axes.tick_params(length=0)
 
 
 def _size_axis(axes: Axes, sizes: dict[float, str]) -> None:
@@ -117,52 +133,14 @@ def _size_axis(axes: Axes, sizes: dict[float, str]) -> None:
     axes.tick_params(length=0)
 
 
-def _level(axes: Axes, rows: pd.DataFrame, colour: str, dashes: Any) -> None:
-    """A horizontal line for a student without a teacher, or a note where it lies off the panel."""
+def _level(axes: Axes, rows: pd.DataFrame) -> None:
+    """A horizontal line for a student without a teacher, named beside the panel."""
     if rows.empty:
         return
-    name, value = rows.label.iloc[0], rows.value.mean()
-    low, high = axes.get_ylim()
-    spot = {"color": colour, "fontsize": 7.5, "va": "center", "clip_on": False}
-    if low <= value <= high:
-        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.2, zorder=2)
-        text = f"{name}\n{value:.1f}"
-        axes.text(1.02, _free(axes, value), text, transform=axes.get_yaxis_transform(), **spot)
-    else:
-        below = value < low
-        spot["va"] = "top" if below else "bottom"
-        text = f"{name}\n{value:.1f} {'↓' if below else '↑'}"
-        axes.text(1.02, 0.01 if below else 1.0, text, transform=axes.transAxes, **spot)
-
-
-def _free(axes: Axes, value: float) -> float:
-    """A height for a label beside the panel at `value`, above the labels that are there already."""
-    low, high = axes.get_ylim()
-    placed = (text for text in axes.texts if text.get_transform() != axes.transAxes)
-    taken = [text.get_position()[1] for text in placed]
-    while any(abs(value - height) < 0.11 * (high - low) for height in taken):
-        value += 0.02 * (high - low)
-    return value
-
-
-def _teachers(axes: Axes, rows: pd.DataFrame) -> None:
-    """Grey teacher markers; at the panel's upper edge, with the value, where they lie above it."""
-    low, high = axes.get_ylim()
-    if len(rows):
-        spot = {"textcoords": "offset points", "fontsize": 7.5, "color": "#777777"}
-        top = rows.value.max() > high
-        axes.annotate(
-            "Teacher" if top else "", (1.02, 1.0), (0, 6), xycoords="axes fraction", **spot
-        )
-    for row in rows.itertuples():
-        inside = low <= row.value <= high
-        y = min(max(row.value, low), high)
-        look = {"marker": "*" if inside else "^", "markersize": 8 if inside else 5.5}
-        axes.plot([row.x], [y], color="#999999", linestyle="", clip_on=False, zorder=5, **look)
-        offset = (0, 6) if row.value >= low else (0, -12)
-        text = {"ha": "center", "fontsize": 7.5, "color": "#777777"}
-        word = f"{row.value:.1f}"
-        axes.annotate(word, (row.x, y), offset, textcoords="offset points", **text)
+    value, spot = rows.value.mean(), {"fontsize": 7.5, "va": "center", "clip_on": False}
+    axes.axhline(value, color="#444444", linestyle=(0, (1, 1.5)), linewidth=1.2, zorder=2)
+    text = f"{rows.label.iloc[0]}\n{value:.1f}"
+    axes.text(1.02, value, text, transform=axes.get_yaxis_transform(), color="#444444", **spot)
 
 
 def _legend(figure: Figure, named: dict[str, Any], wide: bool) -> None:
