@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,9 @@ from torch import Tensor
 from atkd.data.sequences import Batch, BatchSampler
 from atkd.losses.weighting import gatherer
 from atkd.models.checkpoints import hidden_states
-from atkd.runtime.files import InputError, first_line, write_json
+from atkd.runtime.files import InputError
 from atkd.runtime.progress import Progress
+from atkd.training import checkpoint
 from atkd.training.muon import RATE, Muon, hidden_matrices
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ class Loop:
         warmup = math.ceil(settings.warmup_ratio * steps)
         self.module, *self.optimisers = run.prepare(Supervised(model), *made)
         self.schedules = [get_cosine_schedule_with_warmup(each, warmup, steps) for each in made]
-        run.register_for_checkpointing(*self.schedules)
         self.module.train()
 
     def update(self, micro_batches: list[Batch], objective: Objective) -> tuple[float, float, int]:
@@ -145,74 +145,51 @@ class Loop:
             f"step {self.step + 1}: the loss is {loss} on data rows {rows} ({why}); {KEPT}"
         )
 
-    def save(self, work: Path, identity: str) -> None:
+    def save(self, work: Path, identity: str, objective: Objective) -> None:
         """Writes a checkpoint, whole or not at all, and drops the one before."""
         part, final = work / "part", work / f"step-{self.step:07d}"
         if self.run.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            checkpoint.write_state(part, *self._kept(objective))
         self.run.wait_for_everyone()
-        self.run.save_state(str(part))
+        checkpoint.write_random(part, self.run.process_index)
         self.run.wait_for_everyone()  # every process writes into the folder that is renamed
         if self.run.is_main_process:
-            facts = {"step": self.step, "identity": identity, "bytes": sizes(part)}
-            write_json(part / "step.json", facts)
+            checkpoint.write_facts(part, self.step, identity)
             part.rename(final)
             for old in work.glob("step-*"):
                 if old != final:
                     shutil.rmtree(old)
         self.run.wait_for_everyone()
 
-    def resume(self, work: Path, identity: str) -> None:
+    def _kept(self, objective: Objective) -> tuple[Any, dict[str, Any]]:
+        """The model, and by name what else has a state."""
+        parts = {"objective": objective}
+        for number, pair in enumerate(zip(self.optimisers, self.schedules, strict=True)):
+            parts |= {
+                f"{kind}_{number}": each
+                for kind, each in zip(("optimiser", "schedule"), pair, strict=True)
+            }
+        return self.run.unwrap_model(self.module).model, parts
+
+    def resume(self, work: Path, identity: str, objective: Objective) -> None:
         """Continues from the last checkpoint of the same identity; removes those of another.
 
         InputError names a checkpoint's folder that is damaged.
         """
-        found = {each: checkpoint_facts(each) for each in sorted(work.glob("step-*"))}
+        found = {each: checkpoint.read_facts(each) for each in sorted(work.glob("step-*"))}
         own = [folder for folder, facts in found.items() if facts["identity"] == identity]
         self.run.wait_for_everyone()  # all have read what the first process removes
         for folder in set(found) - set(own) if self.run.is_main_process else ():
             shutil.rmtree(folder)
         if own:
-            with damaged(own[-1]):
-                check_sizes(own[-1], found[own[-1]]["bytes"])
-                self.run.load_state(str(own[-1]))
+            with checkpoint.damaged(own[-1]):
+                checkpoint.check_sizes(own[-1], found[own[-1]]["bytes"])
+                checkpoint.read_state(own[-1], *self._kept(objective))
+                checkpoint.read_random(own[-1], self.run.process_index)
             self.step = found[own[-1]]["step"]
             self.run.print(f"resumed at step {self.step} of {self.last}")
-
-
-def checkpoint_facts(folder: Path) -> dict[str, Any]:
-    """Step and identity of a checkpoint; InputError if it does not say them."""
-    with damaged(folder):
-        found = json.loads((folder / "step.json").read_text(encoding="utf-8"))
-        return {name: found[name] for name in ("step", "identity", "bytes")}
-
-
-def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file of a checkpoint."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
-
-
-def check_sizes(folder: Path, wanted: Mapping[str, int]) -> None:
-    """ValueError naming the first file that is missing or not of its size."""
-    found = sizes(folder)
-    for name, size in wanted.items():
-        if found.get(name) != size:
-            raise ValueError(f"{name}: {found.get(name, 'no')} bytes, expected {size}")
-
-
-@contextlib.contextmanager
-def damaged(folder: Path) -> Iterator[None]:
-    """Says of a checkpoint that cannot be read what to do about it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # of many libraries
-        raise InputError(
-            f"{folder}: a damaged checkpoint ({first_line(error)}); delete this folder to train "
-            "from the start"
-        ) from None
 
 
 def fit(
@@ -225,8 +202,7 @@ def fit(
 ) -> dict[str, Any]:
     """Trains to the last step; returns tokens, supervised tokens, last loss and seconds taken."""
     work.mkdir(parents=True, exist_ok=True)
-    loop.run.register_for_checkpointing(objective)
-    loop.resume(work, identity)
+    loop.resume(work, identity, objective)
     seen = {
         "tokens": 0,
         "supervised_tokens": 0,
@@ -246,7 +222,7 @@ def fit(
             progress.add(tokens=read * loop.run.num_processes, loss=seen["loss"])
             log.add(loop, seen["loss"], norm, count)
             if loop.step % loop.settings.checkpoint_every == 0 and loop.step < loop.last:
-                loop.save(work, identity)
+                loop.save(work, identity, objective)
     return seen | {"train_s": round(time.perf_counter() - start, 3)}
 
 

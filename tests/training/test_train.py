@@ -380,6 +380,11 @@ def test_a_loss_that_is_no_number_names_run_step_and_rows(
         run(world, "llama", "student", tmp_path / "nan", knobs=knobs, **shared)
 
 
+def test_a_checkpoint_holds_nothing_that_could_run(world: Path, tmp_path: Path) -> None:
+    folder = interrupted(world, tmp_path / "student")
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+
+
 def interrupted(world: Path, folder: Path) -> Path:
     """A training stopped in its fifth step; returns its checkpoint."""
     update, base = loop.Loop.update, str(trained(world, "opt", "base"))
@@ -429,19 +434,19 @@ def emptied(folder: Path) -> None:
             ),
         ),
         pytest.param(
-            lambda folder: os.truncate(folder / "optimizer.bin", 999),
+            lambda folder: os.truncate(folder / "state.safetensors", 999),
             marks=pytest.mark.case(
                 "model",
                 "A training checkpoint whose optimiser state is cut off",
-                "work/step-0000004: a damaged checkpoint (optimizer.bin: 999 bytes, expected",
+                "work/step-0000004: a damaged checkpoint (state.safetensors: 999 bytes, expected",
             ),
         ),
         pytest.param(
-            lambda folder: (folder / "random_states_0.pkl").write_bytes(b"?"),
+            lambda folder: (folder / "random_0.safetensors").write_bytes(b"?"),
             marks=pytest.mark.case(
                 "model",
                 "A training checkpoint whose random states are damaged (it went on without them)",
-                "work/step-0000004: a damaged checkpoint (random_states_0.pkl: 1 bytes, expected",
+                "work/step-0000004: a damaged checkpoint (random_0.safetensors: 1 bytes, expected",
             ),
         ),
     ],
