@@ -135,6 +135,8 @@ def training(
         if "epochs" in own and "steps" not in own:
             found.pop("steps", None)  # which would take the place of epochs
         found |= own
+    if found.get("stop_at") == 1:
+        del found["stop_at"]  # as is the default of a training
     found["learning_rate"] *= found.pop("rate_factor", 1)
     if longer := found.pop("steps_factor", None):
         if "steps" in found:
