@@ -46,14 +46,6 @@ class Analysis:
         found = [method for arm in self.arms.values() for method in arm.values()]
         return list(dict.fromkeys([self.against, *found])) if found else []
 
-    def label_of(self, method: str) -> str:
-        """A method's label, its group's in front."""
-        for group, arm in self.arms.items():
-            for label, name in arm.items():
-                if name == method:
-                    return f"{group}: {label}" if group else label
-        return title_of(method)
-
 
 def values(method: str, setting: str, others: Iterable[object], own: object) -> dict[str, str]:
     """A method under values of a setting, in order, by value; `own` is what it has as it is."""
