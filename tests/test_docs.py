@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -221,7 +222,7 @@ def listed_by_make(line: str, place: Path) -> None:
 @functools.cache
 def listed_by_snakemake(arguments: str, place: Path) -> None:
     """`snakemake ...`: a listing of its jobs."""
-    line = [sys.executable, "-m", "snakemake", *arguments.split(), "-n", "--quiet", "rules"]
+    line = [sys.executable, "-m", "snakemake", *shlex.split(arguments), "-n", "--quiet", "rules"]
     done = run(line, place / "fresh")
     assert done.returncode == 0, done.stdout
 
