@@ -16,9 +16,12 @@ import yaml
 from helpers import PACKAGE, ROOT, Snakemake, copy_of_checkout, edges, smoke
 
 from atkd.__main__ import STAGES
+from atkd.config import checked
 from atkd.jobs import JOBS
+from atkd.plan import Plan
 
-NAME, SMOKE = (("--configfile", f"config/{name}.yaml") for name in ("faked", "smoke"))
+NAME = ("--configfile", "config/faked.yaml")
+INPUTS = r"^(?:local)?rule (\w+):\n {4}input: (.*)$"
 FOLLOWS = {
     "data": "tokenizer prompts base teacher text cache student exact_judge",
     "tokenizer": "prompts base teacher student",
@@ -124,7 +127,23 @@ def chain(rules: str) -> set[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def named(faked: Path, snakemake: Snakemake) -> dict[str, set[str]]:
+    """Rule -> the files of the package that its jobs read, from one listing."""
+    listing = snakemake(faked, "-n", "-F", *NAME).stdout
+    found: dict[str, set[str]] = {}
+    for rule, inputs in re.findall(INPUTS, listing, re.MULTILINE):
+        found.setdefault(rule, set()).update(inputs.split(", "))
+    return found
+
+
 @pytest.mark.parametrize("name", EDITED)
+def test_rules_read_the_files_that_they_use(named: dict[str, set[str]], name: str) -> None:
+    direct = {rule for rule, inputs in named.items() if f"atkd/{name}" in inputs}
+    assert chain(" ".join(direct)) == chain(EDITED[name])
+
+
+@pytest.mark.parametrize("name", ["training/loop.py", "evaluation/metrics.py", "config.py"])
 def test_editing_a_file_reruns_what_uses_it(faked: Path, snakemake: Snakemake, name: str) -> None:
     path = faked / "atkd" / name
     text = path.read_text(encoding="utf-8")
@@ -173,7 +192,36 @@ SETTINGS = {
 }
 
 
+JOBS_OF_A_PAIR = {
+    "family": "opt", "size": "1.3b", "student": "125m", "teacher": "1.3b", "seed": "1",
+    "sequences": "teacher",
+}  # fmt: skip
+
+
+def decided(config: dict[str, Any]) -> dict[str, set[str]]:
+    """Kind of job -> the settings of its jobs of the pair, as rules have them."""
+    plan = Plan(checked(config))
+    found: dict[str, set[str]] = {}
+    for kind in FOLLOWS.keys() - {"tables", "figures", "scores"}:
+        names = re.findall(r"{(\w+)}", JOBS[kind][1])
+        for method in config["methods"] if "method" in names else [""]:
+            if method != "none" or kind != "student":
+                wanted = {name: (JOBS_OF_A_PAIR | {"method": method})[name] for name in names}
+                found.setdefault(kind, set()).add(repr(plan.job(kind, wanted).settings))
+    return found
+
+
 @pytest.mark.parametrize("key", SETTINGS)
+def test_a_setting_reaches_the_jobs_it_decides(key: str) -> None:
+    config, (value, rules) = first_pair(), SETTINGS[key]
+    before = decided(config)
+    changed(key, value)(config)
+    after = decided(config)
+    found = {kind for kind in before if before[kind] != after[kind]}
+    assert found <= set(rules.split()) and chain(" ".join(found)) == chain(rules)
+
+
+@pytest.mark.parametrize("key", ["training.teacher.learning_rate", "evaluation.limit.dolly"])
 def test_changing_a_setting_reruns_what_it_decides(
     faked: Path, snakemake: Snakemake, key: str
 ) -> None:
@@ -213,7 +261,7 @@ def test_the_table_names_a_file_of_every_folder() -> None:
 
 
 # What no rule names: it decides no numbers by itself, or reaches jobs through their settings.
-UNNAMED = ("runtime/", "config.py", "methods.py", "plan.py")
+UNNAMED = ("runtime/", "config.py", "methods.py", "analyses.py", "grid.py", "plan.py")
 
 
 def imported(module: str) -> set[str]:
@@ -229,9 +277,12 @@ def imported(module: str) -> set[str]:
 
 
 def test_rules_name_all_that_their_stages_import(checkout: Path, snakemake: Snakemake) -> None:
-    listing = snakemake(checkout, "-n", "-F", "all", "fidelity", "crosscheck", *SMOKE).stdout
+    probes = ["fidelity", "crosscheck", "uncertainty", "landscape", "diversity", "curves"]
+    explorer = "results/world/analyses/explorer.json"
+    more = ["--config", "analyses=[remedies]"]
+    listing = snakemake(checkout, "-n", "-F", "all", *probes, explorer, *more).stdout
     seen = set()
-    for rule, inputs in re.findall(r"^rule (\w+):\n {4}input: (.*)$", listing, re.MULTILINE):
+    for rule, inputs in re.findall(INPUTS, listing, re.MULTILINE):
         if rule not in JOBS or rule in seen:
             continue
         seen.add(rule)

@@ -90,6 +90,7 @@ rule uncertainty_of:
             "analysis/uncertainty.py",
             "evaluation/references.py",
             "evaluation/settings.py",
+            "losses/weighting.py",
             "models",
             "world/grammar.py",
             "data/sequences.py",
