@@ -51,7 +51,7 @@ def claims(run: Run) -> Table:
     return Table(
         f"The paper's claims ({run.title})",
         [
-            "Claim", "Verdict", "Difference [interval]", "Expected", "Least that matters",
+            "Verdict", "Claim", "Difference [interval]", "Expected", "Least that matters",
             "Detectable", "p (Holm)", "Seeds",
         ],
         rows,
@@ -74,15 +74,15 @@ def _row(row: Verdict) -> list[str]:
     title = row.title + (f" ({row.comparison})" if row.comparison else "")
     if row.verdict == NOT_MEASURED:
         missing = row.sentence.partition("missing: ")[2].rstrip(".")
-        return [title, row.verdict, f"missing: {missing}", "", "", "", "", ""]
+        return [row.verdict, title, f"missing: {missing}", "", "", "", "", ""]
     sign = ">" if claim.higher else "<"
     low, high = number(row.low), number(row.high)
     level = number(row.value, 2, "+") + (f" [{low}, {high}]" if low else "")
     unit = "" if row.unit == "points" else f" {row.unit}"
     p = probability(row.p_holm) if row.p_holm == row.p_holm else ""
     return [
-        title,
         row.verdict,
+        title,
         level + unit,
         f"{sign} {claim.offset:g}",
         number(row.threshold, 1),

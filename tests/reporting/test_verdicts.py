@@ -28,9 +28,9 @@ def test_a_row_for_every_claim_says_what_was_decided(run: Path, tmp_path: Path) 
     table = drawn(run, tmp_path)["claims"]
     rows = [row for row in table.rows if row]
     found = decisions.verdicts(run_in(run).scores)
-    assert [row[1] for row in rows] == [one.verdict for one in found] and len(rows) == len(CLAIMS)
+    assert [row[0] for row in rows] == [one.verdict for one in found] and len(rows) == len(CLAIMS)
     for row, one in zip(rows, found, strict=True):
-        assert row[0].startswith(one.title)
+        assert row[1].startswith(one.title)
         if one.verdict == NOT_MEASURED:
             assert row[2].startswith("missing: ")
         else:
