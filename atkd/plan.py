@@ -449,8 +449,10 @@ class Plan(Layout):
 
     def landscape_of(self, family: str, student: str, seed: str) -> Job:
         """The loss around students of the largest teacher, with and without ATKD."""
-        teacher = grid.by_size(self.config, family, student)[-1]
-        kin = [Run(family, student, teacher, method, int(seed)) for method in LANDSCAPES]
+        teachers = grid.by_size(self.config, family, student)
+        if not teachers:
+            raise InputError(f"{family} {student}: no pair has it as its student")
+        kin = [Run(family, student, teachers[-1], method, int(seed)) for method in LANDSCAPES]
         return self._look(kin, f"landscape/{family}/{student}/seed{seed}.csv", False, "run")
 
     def explorer(self) -> Job:

@@ -98,7 +98,7 @@ def commands(plan: Plan) -> list[str]:
             if kind == "student" and run.method in ("none", "teacher"):
                 continue
             if "-" in (
-                run.student if kind == "fidelity_of" else "",
+                run.student if kind in ("fidelity_of", "landscape_of") else "",
                 run.teacher if kind in TAUGHT else "",
             ):
                 continue
