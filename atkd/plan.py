@@ -420,23 +420,7 @@ class Plan(Layout):
     def fidelity_of(self, family: str, student: str, seed: str) -> Job:
         """A student's models against their teachers and the truth."""
         kin = self.kin_of(family, student, seed)
-        models = [self.evaluated_model(run) for run in kin]
-        tasks, place = self.generation_tasks, f"{self.results}/prompts/{family}"
-        reads = {
-            "models": models,
-            "data": self.task_files(tasks),
-            "prompts": [f"{place}/{task}.jsonl" for task in tasks],
-        }
-        options = {
-            "runs": [run.key for run in kin],
-            "models": [folder(model) for model in models],
-            "data": f"{self.results}/data/tasks",
-            "prompts": place,
-            "output": f"{self.results}/analyses/fidelity/{family}/{student}/seed{seed}.csv",
-        }
-        settings = {"tasks": tasks, **self._evaluation("batch_size", "dtype")}
-        needs = self._one_gpu(family, student, *self.teachers_of(family, student))
-        return Job(reads, options, settings, needs, "run")
+        return self._look(kin, f"fidelity/{family}/{student}/seed{seed}.csv", False, "run")
 
     def uncertainty_of(self, family: str, seed: str) -> Job:
         """What a family's teachers, bases and fine-tuned students of a seed are certain of."""

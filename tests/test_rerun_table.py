@@ -62,6 +62,7 @@ EDITED = {
     "evaluation/lm_eval_tasks/metrics.py": "evaluate",
     "evaluation/lm_eval_tasks/base.yaml": "evaluate",
     "evaluation/fidelity.py": "",
+    "evaluation/probe.py": "",
     "evaluation/references.py": "",
     "analysis/uncertainty.py": "",
     "judge/judge.py": "exact_judge",

@@ -8,22 +8,19 @@ which side of the split the token falls, and the two terms of each student's los
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from atkd.analysis.uncertainty import training_texts
+from atkd.evaluation.probe import Given, add_options, opened
 from atkd.evaluation.references import Text, View, read_texts, targets_of, view
 from atkd.evaluation.settings import ExplorerSettings
 from atkd.losses.functional import token_terms
 from atkd.losses.weighting import easy_tokens
 from atkd.models import tokenizers
-from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import write_json
 from atkd.runtime.provenance import Stage
 
@@ -106,47 +103,25 @@ def documents(
     ]
 
 
-def explore(
-    runs: Sequence[str],
-    folders: Sequence[Path],
-    data: Path,
-    tasks: Path,
-    prompts: Path,
-    settings: ExplorerSettings,
-    stage: Stage,
-) -> dict[str, Any]:
+def explore(given: Given, settings: ExplorerSettings, stage: Stage) -> dict[str, Any]:
     """All that the page shows; models in the order teacher, student without ATKD, with."""
-    with start_up():
-        import_module("transformers.modeling_utils")
-        tokenizer = tokenizers.open_tokenizer({"folder": str(folders[0])}, runs[0].split("/")[0])
-    stage.ready()
-    texts = read_texts(tasks, prompts, tokenizer, settings)
-    texts += training_texts(data, tokenizer, settings.max_length, settings.rows)
+    tokenizer = given.tokenizer(stage)
+    texts = read_texts(given.tasks, given.prompts, tokenizer, settings)
+    texts += training_texts(given.data, tokenizer, settings.max_length, settings.rows)
     vocabulary, reader = tokenizers.vocabulary_size(tokenizer), Reader(tokenizer)
-    views = [view(folder, texts, vocabulary, settings) for folder in folders]
+    views = [view(folder, texts, vocabulary, settings) for folder in given.folders.values()]
     with torch.inference_mode():
         rows = token_rows(texts, views, reader, settings)
-        return {"runs": list(runs), "documents": documents(texts, rows, reader)}
+        return {"runs": list(given.folders), "documents": documents(texts, rows, reader)}
 
 
 def main() -> None:
     """Writes what the token explorer shows."""
     parser = argparse.ArgumentParser(prog="python -m atkd explorer", description=main.__doc__)
-    parser.add_argument(
-        "--runs", required=True, nargs="+", metavar="KEY", help="keys of the models"
-    )
-    parser.add_argument("--models", required=True, nargs="+", type=Path, help="their folders")
-    parser.add_argument("--data", required=True, type=Path, help="training rows")
-    parser.add_argument("--tasks", required=True, type=Path, help="folder of <task>.jsonl")
-    parser.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
-    parser.add_argument("--settings", default="{}", help=ExplorerSettings.about())
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    add_options(parser, ExplorerSettings, training=True)
     args = parser.parse_args()
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    given = json_object("--settings", args.settings)
-    stage, settings = Stage("explorer", args.runs[0], given), ExplorerSettings.of(given)
-    places = (args.data, args.tasks, args.prompts)
-    found = explore(args.runs, args.models, *places, settings, stage)
+    given, settings, stage = opened("explorer", ExplorerSettings, args)
+    found = explore(given, settings, stage)
     write_json(args.output, found)
     stage.write(args.output.with_suffix(".provenance.json"))
     print(f"{args.output}: {len(found['documents'])} texts")

@@ -8,26 +8,20 @@ of one length, mean over directions, is a number for its sharpness; a plane is f
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from atkd.evaluation.probe import Given, Probe, Row
 from atkd.evaluation.references import Text, log_probabilities, look, read_texts, targets_of
 from atkd.evaluation.settings import LandscapeSettings
 from atkd.models import checkpoints, tokenizers
-from atkd.runtime.cli import json_object, start_up
-from atkd.runtime.files import collect_csv, write_csv
 from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
 
-Row = dict[str, Any]
 Weights = dict[str, Tensor]
 COLUMNS = ("run", "kind", "direction", "x", "y", "loss", "tokens")
 
@@ -83,58 +77,22 @@ def around(ground: Ground, settings: LandscapeSettings) -> Iterator[Row]:
             yield {"kind": "plane", "x": round(x, 6), "y": round(y, 6), "loss": moved}
 
 
-def landscape(
-    folders: Mapping[str, Path],
-    tasks: Path,
-    prompts: Path,
-    settings: LandscapeSettings,
-    stage: Stage,
-) -> list[Row]:
+def landscape(given: Given, settings: LandscapeSettings, stage: Stage) -> list[Row]:
     """Rows of every model."""
-    run, folder = min(folders.items())
-    with start_up():
-        import_module("transformers.modeling_utils")
-        tokenizer = tokenizers.open_tokenizer({"folder": str(folder)}, run.split("/")[0])
-    stage.ready()
-    texts = read_texts(tasks, prompts, tokenizer, settings)
+    tokenizer = given.tokenizer(stage)
+    vocabulary = tokenizers.vocabulary_size(tokenizer)
+    texts = read_texts(given.tasks, given.prompts, tokenizer, settings)
     count, rows = sum(len(text.response) for text in texts), list[Row]()
     steps = 1 + 2 * len(settings.lengths) * settings.directions + settings.points**2
-    with Progress("landscape", steps * len(folders), "losses") as progress:
-        for run, folder in folders.items():
-            model = checkpoints.load(
-                folder, checkpoints.pick_device(settings.device), settings.dtype
-            )
-            vocabulary = tokenizers.vocabulary_size(tokenizer)
+    device = checkpoints.pick_device(settings.device)
+    with Progress("landscape", steps * len(given.folders), "losses") as progress:
+        for run, folder in given.folders.items():
+            model = checkpoints.load(folder, device, settings.dtype)
             for row in around(Ground(model, texts, vocabulary, settings), settings):
                 rows.append({"run": run, "tokens": count} | row | {"loss": f"{row['loss']:.6f}"})
                 progress.add()
     return rows
 
 
-def main() -> None:
-    """Looks around models of one student and seed, or collects what jobs found."""
-    parser = argparse.ArgumentParser(prog="python -m atkd landscape", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("run", help="models of one student and seed -> CSV")
-    one.add_argument("--runs", required=True, nargs="+", metavar="KEY", help="keys of the models")
-    one.add_argument("--models", required=True, nargs="+", type=Path, help="their folders")
-    one.add_argument("--tasks", required=True, type=Path, help="folder of <task>.jsonl of the data")
-    one.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
-    one.add_argument("--settings", default="{}", help=LandscapeSettings.about())
-    one.add_argument("--output", required=True, type=Path, help="CSV to write")
-    gather = commands.add_parser("collect", help="CSVs of all jobs -> one")
-    gather.add_argument("--found", required=True, nargs="+", type=Path, help="jobs' CSVs")
-    gather.add_argument("--output", required=True, type=Path, help="CSV to write")
-    args = parser.parse_args()
-    if args.command == "collect":
-        count = collect_csv(args.found, args.output, COLUMNS)
-    else:
-        os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        given = json_object("--settings", args.settings)
-        folders = dict(zip(args.runs, args.models, strict=True))
-        stage = Stage("landscape", args.runs[0], given)
-        rows = landscape(folders, args.tasks, args.prompts, LandscapeSettings.of(given), stage)
-        write_csv(args.output, COLUMNS, rows)
-        stage.write(args.output.with_suffix(".provenance.json"))
-        count = len(rows)
-    print(f"{args.output}: {count} rows")
+PROBE = Probe("landscape", "students of one size and seed", LandscapeSettings, COLUMNS, landscape)
+main = PROBE.main

@@ -7,10 +7,7 @@ training, and of references that no model was trained on. Shapes: N positions.
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +15,14 @@ import torch
 from torch import Tensor
 
 from atkd.data import sequences
+from atkd.evaluation.probe import Given, Probe, Row
 from atkd.evaluation.references import Text, log_probabilities, read_texts, targets_of, view
 from atkd.evaluation.settings import UncertaintySettings
 from atkd.losses.weighting import easy_tokens
 from atkd.models import tokenizers
-from atkd.runtime.cli import json_object, start_up
-from atkd.runtime.files import collect_csv, write_csv
 from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
 
-Row = dict[str, Any]
 COLUMNS = ("family", "seed", "texts", "model", "role", "student", "statistic", "value", "tokens")
 BINS = 40  # of the uncertainty, equal ones
 DECILES = range(10, 100, 10)
@@ -102,79 +97,42 @@ def family_rows(names: Row, models: Mapping[tuple[str, str], Tensor]) -> Iterato
             yield from rows_of(own | {"student": student}, found, len(log_p_N))
 
 
-def measure(
-    folders: Mapping[str, Path],
-    data: Path,
-    tasks: Path,
-    prompts: Path,
-    settings: UncertaintySettings,
-    stage: Stage,
-) -> list[Row]:
-    """Rows of one family and seed; `folders` maps run keys to models."""
-    run, folder = min(folders.items())
-    family = run.split("/")[0]
-    with start_up():
-        import_module("transformers.modeling_utils")
-        tokenizer = tokenizers.open_tokenizer({"folder": str(folder)}, family)
-    stage.ready()
+def measure(given: Given, settings: UncertaintySettings, stage: Stage) -> list[Row]:
+    """Rows of one family and seed."""
+    tokenizer = given.tokenizer(stage)
+    vocabulary = tokenizers.vocabulary_size(tokenizer)
     kinds = {
-        TRAINING: training_texts(data, tokenizer, settings.max_length, settings.rows),
-        REFERENCES: read_texts(tasks, prompts, tokenizer, settings),
+        TRAINING: training_texts(given.data, tokenizer, settings.max_length, settings.rows),
+        REFERENCES: read_texts(given.tasks, given.prompts, tokenizer, settings),
     }
     texts = [text for part in kinds.values() for text in part]
     targets_N = targets_of(texts)
     seen: dict[tuple[str, str], Tensor] = {}
-    with Progress("uncertainty", len(folders), "models") as progress:
-        for run, folder in folders.items():
+    with Progress("uncertainty", len(given.folders), "models") as progress:
+        for run, folder in given.folders.items():
             _, student, teacher, method, seed = run.split("/")
             role = {"none": "base"}.get(method, method)
-            found = view(folder, texts, tokenizers.vocabulary_size(tokenizer), settings)
-            seen[role, teacher if role == "teacher" else student] = log_probabilities(
-                found, targets_N
-            )
+            found = view(folder, texts, vocabulary, settings)
+            size = teacher if role == "teacher" else student
+            seen[role, size] = log_probabilities(found, targets_N)
             progress.add()
-    return [row for kind in kinds for row in _of_kind(kind, kinds, seen, family, seed)]
+    names = {"family": given.family, "seed": seed}
+    return [row for kind in kinds for row in _of_kind(kind, kinds, seen, names)]
 
 
 def _of_kind(
     kind: str,
     kinds: Mapping[str, Sequence[Text]],
     seen: Mapping[tuple[str, str], Tensor],
-    family: str,
-    seed: str,
+    names: Row,
 ) -> Iterator[Row]:
     sizes = {name: sum(len(text.response) for text in part) for name, part in kinds.items()}
     first = 0 if kind == TRAINING else sizes[TRAINING]
     part = {key: log_p_N[first : first + sizes[kind]] for key, log_p_N in seen.items()}
-    yield from family_rows({"family": family, "seed": seed, "texts": kind}, part)
+    yield from family_rows(names | {"texts": kind}, part)
 
 
-def main() -> None:
-    """Measures the models of one family and seed, or collects what jobs found."""
-    parser = argparse.ArgumentParser(prog="python -m atkd uncertainty", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("run", help="the models of one family and seed -> CSV")
-    one.add_argument("--runs", required=True, nargs="+", metavar="KEY", help="keys of the models")
-    one.add_argument("--models", required=True, nargs="+", type=Path, help="their folders")
-    one.add_argument("--data", required=True, type=Path, help="training rows")
-    one.add_argument("--tasks", required=True, type=Path, help="folder of <task>.jsonl of the data")
-    one.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
-    one.add_argument("--settings", default="{}", help=UncertaintySettings.about())
-    one.add_argument("--output", required=True, type=Path, help="CSV to write")
-    gather = commands.add_parser("collect", help="CSVs of all jobs -> one")
-    gather.add_argument("--found", required=True, nargs="+", type=Path, help="jobs' CSVs")
-    gather.add_argument("--output", required=True, type=Path, help="CSV to write")
-    args = parser.parse_args()
-    if args.command == "collect":
-        count = collect_csv(args.found, args.output, COLUMNS)
-    else:
-        os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        given = json_object("--settings", args.settings)
-        folders = dict(zip(args.runs, args.models, strict=True))
-        stage = Stage("uncertainty", args.runs[0], given)
-        settings = UncertaintySettings.of(given)
-        rows = measure(folders, args.data, args.tasks, args.prompts, settings, stage)
-        write_csv(args.output, COLUMNS, rows)
-        stage.write(args.output.with_suffix(".provenance.json"))
-        count = len(rows)
-    print(f"{args.output}: {count} rows")
+PROBE = Probe(
+    "uncertainty", "models of one family and seed", UncertaintySettings, COLUMNS, measure, True
+)
+main = PROBE.main

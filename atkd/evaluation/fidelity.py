@@ -8,27 +8,20 @@ often both have the same likeliest token. `entropy_bits` of the reference tells 
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from atkd.evaluation.probe import Given, Probe, Row
 from atkd.evaluation.references import Text, View, read_texts, tiles, view
 from atkd.evaluation.settings import FidelitySettings
 from atkd.models import tokenizers
-from atkd.runtime.cli import json_object, start_up
-from atkd.runtime.files import InputError, collect_csv, write_csv
 from atkd.runtime.progress import Progress
 from atkd.runtime.provenance import Stage
 
-Row = dict[str, Any]
 RUN = ("family", "student", "teacher", "method", "seed")
 MEANS = ("kl_bits", "agreement", "entropy_bits")
 COLUMNS = (*RUN, "reference", "task", *MEANS, "tokens", "documents", "left_out")
@@ -99,30 +92,20 @@ def truth_rows(names: Row, seen: View, texts: Sequence[Text]) -> Iterator[Row]:
         yield row | {"left_out": outside}
 
 
-def fidelity(
-    folders: Mapping[str, Path],
-    data: Path,
-    prompts: Path,
-    settings: FidelitySettings,
-    stage: Stage,
-) -> list[Row]:
+def fidelity(given: Given, settings: FidelitySettings, stage: Stage) -> list[Row]:
     """Rows for every model against its teacher (all teachers if it has none), and the truth.
 
-    `folders` maps run keys to models; those of method `teacher` are the teachers.
+    Runs of method `teacher` are the teachers.
     """
-    run, folder = min(folders.items())
-    with start_up():
-        import_module("transformers.modeling_utils")
-        tokenizer = tokenizers.open_tokenizer({"folder": str(folder)}, run.split("/")[0])
-    stage.ready()
+    tokenizer = given.tokenizer(stage)
     vocabulary = tokenizers.vocabulary_size(tokenizer)
-    texts = read_texts(data, prompts, tokenizer, settings)
+    texts = read_texts(given.tasks, given.prompts, tokenizer, settings)
     teachers: dict[str, View] = {}
     made: list[Row] = []
-    with Progress("fidelity", len(folders), "models") as progress:
-        for run in sorted(folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
+    with Progress("fidelity", len(given.folders), "models") as progress:
+        for run in sorted(given.folders, key=lambda key: (key.split("/")[3] != "teacher", key)):
             names = dict(zip(RUN, run.split("/"), strict=True))
-            seen = view(folders[run], texts, vocabulary, settings)
+            seen = view(given.folders[run], texts, vocabulary, settings)
             if names["method"] == "teacher":
                 teachers[names["teacher"]] = seen
             else:
@@ -135,37 +118,5 @@ def fidelity(
     return made
 
 
-def main() -> None:
-    """Compares models with their teachers and the truth, or collects what jobs found."""
-    parser = argparse.ArgumentParser(prog="python -m atkd fidelity", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("run", help="the models of one student and seed -> CSV")
-    one.add_argument(
-        "--runs", required=True, nargs="+", metavar="KEY",
-        help="family/student/teacher/method/seed of each model, teachers among them",
-    )  # fmt: skip
-    one.add_argument("--models", required=True, nargs="+", type=Path, help="their model folders")
-    one.add_argument("--data", required=True, type=Path, help="folder of <task>.jsonl of the data")
-    one.add_argument("--prompts", required=True, type=Path, help="folder of prompt files")
-    one.add_argument("--settings", default="{}", help=FidelitySettings.about())
-    one.add_argument("--output", required=True, type=Path, help="CSV to write")
-    gather = commands.add_parser("collect", help="CSVs of all jobs -> one")
-    gather.add_argument("--found", required=True, nargs="+", type=Path, help="jobs' CSVs")
-    gather.add_argument("--output", required=True, type=Path, help="CSV to write")
-    args = parser.parse_args()
-    if args.command == "collect":
-        count = collect_csv(args.found, args.output, COLUMNS)
-    else:
-        os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        if len(args.runs) != len(args.models):
-            found = f"{len(args.models)} for {len(args.runs)} runs"
-            raise InputError(f"--models: found {found}; expected a folder for each")
-        folders = dict(zip(args.runs, args.models, strict=True))
-        given = json_object("--settings", args.settings)
-        settings = FidelitySettings.of(given)
-        stage = Stage("fidelity", next(iter(folders)), given)
-        rows = fidelity(folders, args.data, args.prompts, settings, stage)
-        write_csv(args.output, COLUMNS, rows)
-        stage.write(args.output.with_suffix(".provenance.json"))
-        count = len(rows)
-    print(f"{args.output}: {count} rows")
+PROBE = Probe("fidelity", "models of one student and seed", FidelitySettings, COLUMNS, fidelity)
+main = PROBE.main

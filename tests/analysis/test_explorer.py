@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from looked_at import command, numbered_rows, trained_on, write_files, write_models
 
 from atkd import token_terms
 from atkd.analysis import explorer
 from atkd.data import prompts
-from atkd.models import checkpoints, tokenizers
+from atkd.models import tokenizers
 from atkd.reporting import pages
-from atkd.runtime.files import read_json, write_jsonl
+from atkd.runtime.files import read_json
 
 GRAMMAR = "{Mia|She*3} is <town=Rome> ."
 RUNS = ("opt/-/2b/teacher/1", "opt/1m/2b/supervised_kd/1", "opt/1m/2b/supervised_kd_atkd/1")
@@ -24,28 +25,15 @@ SETTINGS = {"tasks": ["dolly"], "batch_size": 3, "documents": 2, "rows": 2, "sho
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("explorer")
-    rows = [
-        {"id": f"d-{n}", "instruction": f"Say <b>{n}</b>.", "input": "", "output": "She is Rome."}
-        | {"grammar": GRAMMAR}
-        for n in range(4)
-    ]
-    texts = [prompts.template(row["instruction"]) + row["output"] for row in rows]
-    tokenizer = tokenizers.train_tokenizer("opt", [*texts, "Mia is Rome."], 275)
-    models = []
-    for seed, run in enumerate(RUNS):
-        shape = {"hidden_size": 16, "layers": 1, "heads": 2, "rows": 320}
-        models.append(checkpoints.build("opt", shape, tokenizer, 64, seed))
-        checkpoints.save(models[-1], tokenizer, folder / run, {})
-    settings = prompts.PromptSettings(context=64, max_new_tokens={"generation": 16})
-    made, _ = prompts.build("dolly", rows, tokenizer, settings)
-    write_jsonl(folder / "prompts/dolly.jsonl", made)
-    write_jsonl(folder / "tasks/dolly.jsonl", rows)
-    write_jsonl(folder / "train.jsonl", rows)
-    argv = ["explorer", "--runs", *RUNS, "--models", *(str(folder / run) for run in RUNS)]
-    argv += ["--data", str(folder / "train.jsonl"), "--tasks", str(folder / "tasks")]
-    argv += ["--prompts", str(folder / "prompts"), "--settings", json.dumps(SETTINGS)]
+    rows = numbered_rows(4, output="She is Rome.", grammar=GRAMMAR)
+    rows = [row | {"instruction": f"Say <b>{n}</b>."} for n, row in enumerate(rows)]
+    tokenizer = trained_on(rows, 275, ["Mia is Rome."])
+    models = list(write_models(folder, RUNS, tokenizer).values())
+    write_files(folder, rows, tokenizer)
+    argv = command("explorer", folder, RUNS, json.dumps(SETTINGS), "analyses/explorer.json")
+    argv += ["--data", str(folder / "train.jsonl")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [*argv, "--output", str(folder / "analyses/explorer.json")])
+        patch.setattr("sys.argv", argv)
         explorer.main()
     shown = read_json(folder / "analyses/explorer.json")
     return {

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from looked_at import command, numbered_rows, trained_on, write_files, write_models
 
 from atkd.analysis import landscape
 from atkd.data import prompts
-from atkd.models import checkpoints, tokenizers
-from atkd.runtime.files import write_jsonl
+from atkd.models import tokenizers
 
 RUNS = ("opt/1m/2b/supervised_kd/1", "opt/1m/2b/supervised_kd_atkd/1")
 SETTINGS = {"tasks": ["dolly"], "batch_size": 3, "directions": 2, "lengths": [0.1, 0.3]}
@@ -25,24 +25,11 @@ SETTINGS |= {"points": 3, "reach": 0.4}
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("landscape")
-    rows = [
-        {"id": f"d-{n}", "instruction": f"Say {n}.", "input": "", "output": f"{n} is {n % 3}."}
-        for n in range(7)
-    ]
-    texts = [prompts.template(row["instruction"]) + row["output"] for row in rows]
-    tokenizer = tokenizers.train_tokenizer("opt", texts, 275)
-    models = {}
-    for seed, run in enumerate(RUNS):
-        shape = {"hidden_size": 16, "layers": 1, "heads": 2, "rows": 320}
-        models[run] = checkpoints.build("opt", shape, tokenizer, 64, seed)
-        checkpoints.save(models[run], tokenizer, folder / run, {})
-    settings = prompts.PromptSettings(context=64, max_new_tokens={"generation": 16})
-    made, _ = prompts.build("dolly", rows, tokenizer, settings)
-    write_jsonl(folder / "prompts/dolly.jsonl", made)
-    write_jsonl(folder / "tasks/dolly.jsonl", rows)
-    argv = ["landscape", "run", "--runs", *RUNS, "--models", *(str(folder / r) for r in RUNS)]
-    argv += ["--tasks", str(folder / "tasks"), "--prompts", str(folder / "prompts")]
-    argv += ["--output", str(folder / "one.csv"), "--settings", json.dumps(SETTINGS)]
+    rows = numbered_rows(7)
+    tokenizer = trained_on(rows, 275)
+    models = write_models(folder, RUNS, tokenizer)
+    write_files(folder, rows, tokenizer)
+    argv = command("landscape run", folder, RUNS, json.dumps(SETTINGS), "one.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", argv)
         landscape.main()

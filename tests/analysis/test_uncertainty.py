@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from looked_at import command, numbered_rows, trained_on, write_files, write_models
 
 from atkd.analysis import uncertainty
 from atkd.analysis.uncertainty import BINS, REFERENCES, TRAINING
 from atkd.data import prompts
-from atkd.models import checkpoints, tokenizers
-from atkd.runtime.files import write_jsonl
+from atkd.models import tokenizers
+from atkd.runtime.files import write_csv, write_jsonl
 
 RUNS = ("opt/-/1b/teacher/1", "opt/-/2b/teacher/1", "opt/1m/-/none/1", "opt/1m/-/sft/1")
 
@@ -25,27 +26,14 @@ RUNS = ("opt/-/1b/teacher/1", "opt/-/2b/teacher/1", "opt/1m/-/none/1", "opt/1m/-
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The CSV of four random models on seven rows of each kind, by the command line."""
     folder = tmp_path_factory.mktemp("uncertainty")
-    rows = [
-        {"id": f"d-{n}", "instruction": f"Say {n}.", "input": "", "output": f"{n} is {n % 3}."}
-        for n in range(7)
-    ]
-    texts = [prompts.template(row["instruction"]) + row["output"] for row in rows]
-    tokenizer = tokenizers.train_tokenizer("opt", texts, 275)
-    models = {}
-    for seed, run in enumerate(RUNS):
-        shape = {"hidden_size": 16, "layers": 1, "heads": 2, "rows": 320}
-        models[run] = checkpoints.build("opt", shape, tokenizer, 64, seed)
-        models[run].get_input_embeddings().weight.data *= 20  # far from uniform
-        checkpoints.save(models[run], tokenizer, folder / run, {})
-    settings = prompts.PromptSettings(context=64, max_new_tokens={"generation": 16})
-    made, _ = prompts.build("dolly", rows, tokenizer, settings)
-    write_jsonl(folder / "prompts/dolly.jsonl", made)
-    write_jsonl(folder / "tasks/dolly.jsonl", rows)
+    rows = numbered_rows(7)
+    tokenizer = trained_on(rows, 275)
+    models = write_models(folder, RUNS, tokenizer, scale=20)  # far from uniform
+    write_files(folder, rows, tokenizer)
     write_jsonl(folder / "train.jsonl", rows[::-1])
-    argv = ["uncertainty", "run", "--runs", *RUNS, "--models", *(str(folder / r) for r in RUNS)]
-    argv += ["--data", str(folder / "train.jsonl"), "--tasks", str(folder / "tasks")]
-    argv += ["--prompts", str(folder / "prompts"), "--output", str(folder / "one.csv")]
-    argv += ["--settings", json.dumps({"tasks": ["dolly"], "batch_size": 3, "rows": 5})]
+    settings = json.dumps({"tasks": ["dolly"], "batch_size": 3, "rows": 5})
+    argv = command("uncertainty run", folder, RUNS, settings, "one.csv")
+    argv += ["--data", str(folder / "train.jsonl")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", argv)
         uncertainty.main()
@@ -112,7 +100,7 @@ def test_files_are_collected(found: dict[str, Any], tmp_path: Path) -> None:
     for seed in (1, 2):
         path = tmp_path / f"{seed}.csv"
         rows = [row | {"seed": str(seed)} for row in found["table"]]
-        uncertainty.write_csv(path, uncertainty.COLUMNS, rows)
+        write_csv(path, uncertainty.COLUMNS, rows)
         names.append(str(path))
     output = tmp_path / "all.csv"
     with pytest.MonkeyPatch.context() as patch:

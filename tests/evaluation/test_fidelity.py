@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from looked_at import command, trained_on, write_files, write_models
 
-from atkd.data import prompts
 from atkd.evaluation import fidelity, references
+from atkd.evaluation.probe import Given
 from atkd.evaluation.settings import FidelitySettings
 from atkd.models import checkpoints, tokenizers
 from atkd.runtime.files import InputError, write_jsonl
@@ -37,17 +38,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Any:
         | {"output": f"{'Mia' if n % 2 else 'She'} lives now in Rome."}
         for n in range(7)
     ]
-    texts = [prompts.template(row["instruction"]) + row["output"] for row in rows]
-    tokenizer = tokenizers.train_tokenizer("opt", texts, 290)
-    for run, seed in zip(RUNS, (1, 2, 3, 1), strict=True):
-        shape = {"hidden_size": 16, "layers": 1, "heads": 2, "rows": 320}
-        model = checkpoints.build("opt", shape, tokenizer, 64, seed)
-        model.get_input_embeddings().weight.data *= 20  # far from uniform
-        checkpoints.save(model, tokenizer, folder / run, {})
-    settings = prompts.PromptSettings(context=64, max_new_tokens={"generation": 16})
-    made, _ = prompts.build("dolly", rows, tokenizer, settings)
-    write_jsonl(folder / "prompts/dolly.jsonl", made)
-    write_jsonl(folder / "data/dolly.jsonl", rows)
+    tokenizer = trained_on(rows, 290)
+    write_models(folder, RUNS, tokenizer, (1, 2, 3, 1), scale=20)  # far from uniform
+    made = write_files(folder, rows, tokenizer)
     return folder, tokenizer, made
 
 
@@ -56,8 +49,8 @@ def found(places: Any, **settings: Any) -> dict[tuple[str, str], dict[str, Any]]
     settings = {"tasks": ["dolly"], "batch_size": 3} | settings
     folders = {run: folder / run for run in RUNS}
     stage = Stage("fidelity", RUNS[0], settings)
-    given = FidelitySettings.of(settings)
-    rows = fidelity.fidelity(folders, folder / "data", folder / "prompts", given, stage)
+    given = Given(folders, folder / "tasks", folder / "prompts")
+    rows = fidelity.fidelity(given, FidelitySettings.of(settings), stage)
     names = ("family", "student", "teacher", "method", "seed")
     return {("/".join(row[name] for name in names), row["reference"]): row for row in rows}
 
@@ -139,7 +132,7 @@ def test_a_reference_outside_the_grammar_is_left_out_and_counted(
     places: Any, tmp_path: Path
 ) -> None:
     folder, tokenizer, prompts_made = places
-    rows = [json.loads(line) for line in (folder / "data/dolly.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "tasks/dolly.jsonl").read_text().splitlines()]
     stranger = prompts_made[3] | dict.fromkeys(("target", "response"), "Bob lives in Rome.")
     rest = [*prompts_made[:3], *prompts_made[4:]]
     for name, asked in (("with", [*prompts_made[:3], stranger, *prompts_made[4:]]), ("no", rest)):
@@ -147,7 +140,7 @@ def test_a_reference_outside_the_grammar_is_left_out_and_counted(
             (tmp_path / name / run).parent.mkdir(parents=True)
             (tmp_path / name / run).symlink_to(folder / run)
         write_jsonl(tmp_path / name / "prompts/dolly.jsonl", asked)
-        write_jsonl(tmp_path / name / "data/dolly.jsonl", rows)
+        write_jsonl(tmp_path / name / "tasks/dolly.jsonl", rows)
     whole, others = (found((tmp_path / name, tokenizer, rest)) for name in ("with", "no"))
     assert whole.keys() == others.keys()
     for (run, reference), row in whole.items():
@@ -162,7 +155,7 @@ def test_a_reference_outside_the_grammar_is_left_out_and_counted(
 
 def test_without_grammars_there_is_no_truth(places: Any, tmp_path: Path) -> None:
     folder = places[0]
-    rows = [json.loads(line) for line in (folder / "data/dolly.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "tasks/dolly.jsonl").read_text().splitlines()]
     write_jsonl(tmp_path / "dolly.jsonl", [{"id": row["id"]} for row in rows])
     settings = FidelitySettings(tasks=["dolly"])
     texts = fidelity.read_texts(tmp_path, folder / "prompts", places[1], settings)
@@ -173,9 +166,7 @@ def test_without_grammars_there_is_no_truth(places: Any, tmp_path: Path) -> None
 
 def test_command_line(places: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = places[0]
-    argv = ["fidelity", "run", "--runs", *RUNS, "--models", *(str(folder / run) for run in RUNS)]
-    argv += ["--data", str(folder / "data"), "--prompts", str(folder / "prompts")]
-    argv += ["--settings", '{"tasks": ["dolly"]}', "--output"]
+    argv = command("fidelity run", folder, RUNS, '{"tasks": ["dolly"]}', "")[:-1]
     monkeypatch.setattr("sys.argv", [*argv, str(tmp_path / "one.csv")])
     fidelity.main()
     monkeypatch.setattr("sys.argv", [word for word in sys.argv if word != str(folder / RUNS[-1])])

@@ -3,6 +3,7 @@ rule fidelity_of:
         unpack(reads("fidelity_of")),
         code=code(
             "evaluation/fidelity.py",
+            "evaluation/probe.py",
             "evaluation/references.py",
             "evaluation/settings.py",
             "world",
@@ -88,6 +89,7 @@ rule uncertainty_of:
         unpack(reads("uncertainty_of")),
         code=code(
             "analysis/uncertainty.py",
+            "evaluation/probe.py",
             "evaluation/references.py",
             "evaluation/settings.py",
             "losses/weighting.py",
@@ -139,6 +141,7 @@ rule landscape_of:
         unpack(reads("landscape_of")),
         code=code(
             "analysis/landscape.py",
+            "evaluation/probe.py",
             "evaluation/references.py",
             "evaluation/settings.py",
             "models",
@@ -224,6 +227,7 @@ rule explorer:
         code=code(
             "analysis/explorer.py",
             "analysis/uncertainty.py",
+            "evaluation/probe.py",
             "evaluation/references.py",
             "evaluation/settings.py",
             "losses",
