@@ -109,12 +109,12 @@ def level_panel(axes: Axes, part: pd.DataFrame, shown: tuple[float, float]) -> N
         axes.plot([row.x], [row.value], color="#666666", marker="*", markersize=8, linestyle="")
         spot = {"textcoords": "offset points", "fontsize": 7.5, "color": "#666666", "ha": "center"}
         axes.annotate(f"{row.value:.1f}", (row.x, row.value), (0, 6), **spot)
-    for method in ("sft", "none"):
-        _level(axes, part[part.method == method])
     alone = part[part.method.isin(ALONE)]
     if len(alone):
         low, high = min(alone.value.min(), shown[0]), max(alone.value.max(), shown[1])
         axes.set_ylim(low - 0.12 * (high - low), high + 0.25 * (high - low))
+    for method in ("sft", "none"):
+        _level(axes, part[part.method == method])
     axes.tick_params(length=0)
 
 
@@ -139,8 +139,21 @@ def _level(axes: Axes, rows: pd.DataFrame) -> None:
         return
     value, spot = rows.value.mean(), {"fontsize": 7.5, "va": "center", "clip_on": False}
     axes.axhline(value, color="#444444", linestyle=(0, (1, 1.5)), linewidth=1.2, zorder=2)
-    text = f"{rows.label.iloc[0]}\n{value:.1f}"
-    axes.text(1.02, value, text, transform=axes.get_yaxis_transform(), color="#444444", **spot)
+    text = f"{rows.label.iloc[0]} {value:.1f}"
+    where = axes.get_yaxis_transform()
+    axes.text(1.02, _free(axes, value), text, transform=where, color="#444444", **spot)
+
+
+def _free(axes: Axes, value: float) -> float:
+    """A height for a label at `value`, away from those that are beside the panel already."""
+    low, high = axes.get_ylim()
+    inch = (high - low) / (axes.get_position().height * axes.figure.get_figheight())
+    room = 0.14 * inch  # a line of text
+    for text in axes.texts:
+        _, other = text.get_position()
+        if text.get_text() and not text.get_clip_on() and abs(value - other) < room:
+            value = other + room if value >= other else other - room
+    return value
 
 
 def _legend(figure: Figure, named: dict[str, Any], wide: bool) -> None:
