@@ -18,6 +18,7 @@ from helpers import ROOT, Snakemake, copy_of_checkout, smoke
 PLACES = {
     "divergence": "atkd/losses/divergences.py",
     "method": "atkd/methods.py",
+    "study": "atkd/analyses.py",
     "task": "atkd/tasks.py",
     "family": "atkd/models/families.py",
     "metric": "atkd/evaluation/metrics.py",
@@ -65,6 +66,7 @@ def config() -> dict[str, Any]:
         "methods": ["none", "sft", "supervised_kd", "toy_method"],
         "tasks": ["dolly", "mmlu"],
         "extra_tasks": ["toy_task"],
+        "analyses": ["toy_study"],
     }
     found["evaluation"]["limit"] = {"dolly": 4, "mmlu": 4, "toy_task": 4}
     return found
@@ -100,7 +102,8 @@ def test_a_toy_of_each_is_added_by_one_file_and_runs(toys: Path) -> None:
 def test_toys_are_shown(toys: Path) -> None:
     results = toys / "results/toys"
     page = (results / "index.html").read_text(encoding="utf-8")
-    for name in ("figures/toy_figure.svg", "figures/toy_figure.txt", "tables/toy_table.md"):
+    shown = ("figures/toy_figure.svg", "figures/toy_figure.txt", "tables/toy_table.md")
+    for name in (*shown, "figures/toy_study.svg", "tables/toy_study.md"):
         assert (results / name).is_file(), name
     title = (results / "tables/toy_table.md").read_text(encoding="utf-8").partition("\n")[0]
     assert 'alt="toy_figure"' in page and title.strip("*") in html.unescape(page)

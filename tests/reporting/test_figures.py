@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 import pytest
 from helpers import ROOT
 from made_runs import change_record, register_mine, write_run
@@ -37,6 +38,20 @@ def test_every_figure_with_its_caption_and_fixed_bytes(tmp_path: Path) -> None:
     text = first["scaling.txt"].decode()
     for words in ("higher is better", "12 documents", "seeds: 1", "documents only", "analogues"):
         assert words in text
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.2, 5.0])
+@pytest.mark.parametrize("upper", ["sft", "none"])
+def test_labels_beside_a_panel_never_lie_on_each_other(gap: float, upper: str) -> None:
+    values = {"sft": 20.0, "none": 20.0} | {upper: 20.0 + gap}
+    rows = [{"method": m, "value": v, "label": m, "x": 0.0} for m, v in values.items()]
+    rows.append({"method": "teacher", "value": 60.0, "label": "Teacher", "x": 1e9})
+    _, axes = figures.panels(figsize=(4, 2))
+    figures.level_panel(axes, pd.DataFrame(rows), (18.0, 24.0))
+    heights = [t.get_position()[1] for t in axes.texts if t.get_text().startswith(("sft", "none"))]
+    low, high = axes.get_ylim()
+    inches = abs(heights[0] - heights[1]) / (high - low) * 2 * axes.get_position().height
+    assert len(heights) == 2 and inches > 7.5 / 72  # the size of the type
 
 
 @pytest.mark.parametrize("methods", [(), ("mine",), ("seqkd", "mine_atkd", "mine")])
