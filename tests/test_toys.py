@@ -25,6 +25,7 @@ PLACES = {
     "figure": "atkd/reporting/figures.py",
     "table": "atkd/reporting/diagnostics.py",
 }
+PROBES = ("uncertainty", "landscape", "diversity", "curves", "explorer")
 AGREES = """
 import torch
 from atkd import fused_kd_loss, kd_loss
@@ -63,10 +64,10 @@ def config() -> dict[str, Any]:
         "name": "toys",
         "pairs": [{"family": "toy2", "student": "68m", "teacher": "1.1b"}],
         "families": {"toy2": {"tokenizer": {"train": 400}, "models": models}},
-        "methods": ["none", "sft", "supervised_kd", "toy_method"],
+        "methods": ["none", "sft", "supervised_kd", "supervised_kd_atkd", "toy_method"],
         "tasks": ["dolly", "mmlu"],
         "extra_tasks": ["toy_task"],
-        "analyses": ["toy_study"],
+        "analyses": ["toy_study", *PROBES],
     }
     found["evaluation"]["limit"] = {"dolly": 4, "mmlu": 4, "toy_task": 4}
     return found
@@ -108,6 +109,16 @@ def test_toys_are_shown(toys: Path) -> None:
     title = (results / "tables/toy_table.md").read_text(encoding="utf-8").partition("\n")[0]
     assert 'alt="toy_figure"' in page and title.strip("*") in html.unescape(page)
     assert "Toy task (world)" in page and "Toy KD" in page
+
+
+def test_probes_that_a_configuration_names_are_part_of_its_run(toys: Path) -> None:
+    results = toys / "results/toys"
+    page = (results / "index.html").read_text(encoding="utf-8")
+    for name in PROBES[:-1]:
+        assert (results / f"tables/{name}.md").is_file(), name
+        title = (results / f"tables/{name}.md").read_text(encoding="utf-8").partition("\n")[0]
+        assert html.escape(title.strip("*")) in page
+    assert '<a href="explorer.html">' in page and (results / "explorer.html").is_file()
 
 
 def test_a_toy_divergence_is_the_same_in_every_form(toys: Path) -> None:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 Rows = list[list[str] | None]
 
 
+def _families(numbers: Numbers, part: pd.DataFrame) -> list[str]:
+    """The families of some rows, in the run's order."""
+    return [name for name in numbers.record.families if (part.family == name).any()]
+
+
 # Fidelity, and lm-eval's own MMLU.
 
 MEASURES = {"kl_bits": 3, "agreement": 1, "entropy_bits": 3}  # and their digits
@@ -224,7 +229,7 @@ def uncertainty_density(numbers: Numbers) -> Drawing | None:
     if data is None:
         return None
     part = data[(data.role == "teacher") & (data.texts == "references")]
-    families = list(dict.fromkeys(part.family))
+    families = _families(numbers, part)
     figure, grid = panels(1, len(families), figsize=(1 + 2.6 * len(families), 2.9), squeeze=False)
     for axes, family in zip(grid[0], families, strict=True):
         rows = part[part.family == family]
@@ -321,7 +326,7 @@ def landscapes(numbers: Numbers) -> Drawing | None:
     if data is None:
         return None
     part = data[(data.kind == "plane") & (data.seed == data.seed.min())]
-    families, methods = list(dict.fromkeys(part.family)), list(dict.fromkeys(part.method))
+    families, methods = _families(numbers, part), list(dict.fromkeys(part.method))
     shape = (0.7 + 1.9 * len(families), 0.6 + 1.9 * len(methods))
     figure, grid = panels(len(methods), len(families), figsize=shape, squeeze=False)
     for column, family in zip(grid.T, families, strict=True):
@@ -391,6 +396,7 @@ def diversity(run: Run) -> Table | None:
 
 CURVES = ("run", "stage", "step", "share", "loss", "tokens")
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
+WIDE = 8  # how far losses must lie apart for a logarithmic scale
 
 
 def trainings(found: pd.DataFrame) -> pd.DataFrame:
@@ -481,7 +487,8 @@ def curve_panels(numbers: Numbers) -> Drawing | None:
             {"base": "Bases", "teacher": "Teachers", "student": "Students"}[stage], loc="left"
         )
         axes.set_xlabel("Share of the steps")
-        axes.set_yscale("log")
+        if part.loss.max() > WIDE * part.loss.min():
+            axes.set_yscale("log")
         axes.grid(axis="y", which="both", color="#EEEEEE", linewidth=0.6)
         axes.legend(frameon=False, fontsize=6.5)
     grid[0][0].set_ylabel("Training loss (nats a token)")

@@ -19,7 +19,7 @@ rule tables:
         "../../environment.yml"
     params:
         folder=subpath(output[0], parent=True),
-        analyses="--analyses <results>/analyses" if PROBED else "",
+        analyses=f"--analyses {PLAN.results}/analyses" if PROBED else "",
     shell:
         "python -m atkd tables --record {input.record:q} --scores {input.scores:q} "
         "--documents {input.documents:q} --costs {input.costs:q} --published {input.published:q} "
