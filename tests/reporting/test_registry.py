@@ -85,6 +85,7 @@ def test_what_applies_follows_from_the_record(tmp_path: Path) -> None:
 
     plain = {"controls", "gains", "main_llama", "bits_per_byte_llama", "extra_llama", "costs"}
     plain |= {"published", "secondary", "estimates", "differences", "scaling", "scaling_llama"}
+    plain |= {"claims", "efficiency"}
     assert stems() == plain | {"judge_agreement", "rouge_l_llama", "skills_llama"}
     assert not any(name.startswith("figures/gains") for name in
                    registry.outputs(read_record(run / "run.json")))  # fmt: skip
