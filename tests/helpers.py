@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from snakemake.utils import update_config
 
@@ -85,3 +86,8 @@ def edges(path: Path) -> set[str]:
                 names = (a.name for a in node.names)
                 found |= {module} if single else {f"{module}.{n}".strip(".") for n in names}
     return found
+
+
+def needed(there: bool, lack: str) -> pytest.MarkDecorator:
+    """Skips where something beside Python packages is not installed; under CI=true that fails."""
+    return pytest.mark.skipif(not there and os.environ.get("CI") != "true", reason=lack)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
 from atkd.reporting.table import Table, number, probability
-from atkd.statistics import decisions
+from atkd.statistics import commitment, decisions
 from atkd.statistics.claims import CLAIMS, NOT_MEASURED, UNDECIDED, VERDICTS
 from atkd.statistics.decisions import Verdict
 from atkd.statistics.probed import PROBED, analysed
@@ -64,24 +64,26 @@ def claims(run: Run) -> Table:
             "is shown.",
             "Intervals: 95 %, uncorrected. Rules, thresholds and families of tests: "
             "results/CLAIMS.md.",
+            _committed(),
         ],
-        pd.DataFrame([row._asdict() for row in found]),
+        pd.DataFrame([row._asdict() | {"post_hoc": _changes(row.claim)} for row in found]),
     )  # fmt: skip
 
 
 def _row(row: Verdict) -> list[str]:
     claim = CLAIMS[row.claim]
     title = row.title + (f" ({row.comparison})" if row.comparison else "")
+    word = f"{row.verdict}, post hoc" if _changes(row.claim) else row.verdict
     if row.verdict == NOT_MEASURED:
         missing = row.sentence.partition("missing: ")[2].rstrip(".")
-        return [row.verdict, title, f"missing: {missing}", "", "", "", "", ""]
+        return [word, title, f"missing: {missing}", "", "", "", "", ""]
     sign = ">" if claim.higher else "<"
     low, high = number(row.low), number(row.high)
     level = number(row.value, 2, "+") + (f" [{low}, {high}]" if low else "")
     unit = "" if row.unit == "points" else f" {row.unit}"
     p = probability(row.p_holm) if row.p_holm == row.p_holm else ""
     return [
-        row.verdict,
+        word,
         title,
         level + unit,
         f"{sign} {claim.offset:g}",
@@ -90,6 +92,22 @@ def _row(row: Verdict) -> list[str]:
         p,
         str(row.seeds),
     ]
+
+
+def _changes(claim: str) -> str:
+    """Which of a claim's terms are others than those committed before the run."""
+    return ", ".join(commitment.post_hoc().get(claim, []))
+
+
+def _committed() -> str:
+    """Since when the rules stand."""
+    before = commitment.committed()
+    since = f"The claims' terms were committed in {before.commit} on {before.day}"
+    changed = commitment.post_hoc()
+    if not changed:
+        return f"{since} and are unchanged."
+    rows = [f"{CLAIMS[key].title} ({', '.join(names)})" for key, names in changed.items()]
+    return f"{since}; changed since, and post hoc: {'; '.join(rows)}."
 
 
 def _counts(found: list[Verdict]) -> str:

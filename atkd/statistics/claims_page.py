@@ -18,6 +18,7 @@ from atkd.statistics.claims import (
     Claim,
     Threshold,
 )
+from atkd.statistics.commitment import committed, post_hoc
 from atkd.statistics.comparisons import LEVEL
 from atkd.statistics.intervals import RELIABLE_SEEDS
 
@@ -48,7 +49,7 @@ HEADS = ("claim", "paper", "statistic", "expected", "least that matters", "rule"
 
 def page() -> str:
     """The whole page."""
-    found = [INTRO, "## Verdicts\n", *listed(VERDICTS)]
+    found = [INTRO, f"{since()}\n", "## Verdicts\n", *listed(VERDICTS)]
     found += ["## Rules\n", *listed(RULES)]
     found += ["## Thresholds\n", "| least that matters | why |\n| --- | --- |"]
     kinds = dict.fromkeys(claim.threshold for claim in CLAIMS.values())
@@ -56,6 +57,14 @@ def page() -> str:
     for name, about in CORRECTIONS.items():
         found.append(section(name, about))
     return "\n".join(found) + "\n"
+
+
+def since() -> str:
+    """When these terms were committed, and what has been changed after that."""
+    before = committed()
+    rows = [f"`{key}` ({', '.join(names)})" for key, names in post_hoc().items()]
+    changed = f" Changed since, and post hoc: {'; '.join(rows)}." if rows else ""
+    return f"These terms were committed in {before.commit} on {before.day}.{changed}"
 
 
 def listed(texts: dict[str, str]) -> list[str]:
