@@ -9,26 +9,22 @@ run's score files and provenance; `redraw` draws every table and figure from a f
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.evaluation.scores import COST_COLUMNS, SCORE_COLUMNS
-from atkd.reporting import diagnostics, figures, pages, score_tables
+from atkd.reporting import diagnostics, figures, freezing, pages, score_tables
 from atkd.reporting.inputs import run_in
 from atkd.reporting.table import read
-from atkd.runtime.files import InputError, atomic_path, read_json, sha256, write_json, write_text
+from atkd.runtime.files import read_json, write_json, write_text
 from atkd.statistics import estimates
-from atkd.statistics.estimates import KEYS, RECORD, Contrast
+from atkd.statistics.estimates import KEYS, RECORD
 from atkd.statistics.reproduction import reproduction, told
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORE_FILES = ("scores.csv", "documents.csv.gz", "costs.csv", RECORD)
-TOLERANCE = 0.01  # between a score and what its documents give, in the metric's unit
 KEY_HELP = "family/student/teacher/method/seed, - for none (default: the first pair's models)"
 
 
@@ -72,77 +68,12 @@ def _versions(jobs: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {name: sorted(found[name]) for name in sorted(found)}
 
 
-# Whether a run is complete and consistent.
-
-
-def missing(run: Path) -> list[str]:
-    """What keeps a run from being complete and consistent; empty when nothing does.
-
-    Complete is what has every model of the grid in the run's record, on every task.
-    """
-    absent = [f"{name}: file not found" for name in SCORE_FILES if not (run / name).is_file()]
-    if absent:
-        return absent
-    record = estimates.read_record(run / RECORD)
-    frame = estimates.read_csv(run / "scores.csv", SCORE_COLUMNS)
-    frame = frame.assign(run=frame[[*KEYS, "seed"]].astype(str).agg("/".join, axis=1))
-    scored = frame[frame.metric == "score"]
-    found = set(zip(scored.run, scored.task, strict=True))
-    lacks = []
-    for key in record.runs:
-        tasks = [task for task in record.all_tasks if (key, task) not in found]
-        if key not in set(frame.run):
-            lacks.append(f"{key}: no scores")
-        elif tasks:
-            lacks.append(f"{key}: task {tasks[0]} has no score")
-    strange = sorted(set(frame.run) - set(record.runs))
-    lacks += [f"{key}: has scores, but {RECORD} does not name it" for key in strange]
-    return lacks or _disagreements(run, frame)
-
-
-def _disagreements(run: Path, frame: pd.DataFrame) -> list[str]:
-    """Scores that the documents of their seed do not give (estimates share all seeds' ones)."""
-    loaded = estimates.load(run / "scores.csv", run / "documents.csv.gz")
-    found = {}
-    for seed in sorted(set(frame.seed)):
-        rows = {cell: {seed: of[seed]} for cell, of in loaded.rows.items() if seed in of}
-        alone = dataclasses.replace(loaded, rows=rows)
-        for row in estimates.estimates(alone, [Contrast((cell,)) for cell in rows]):
-            key = (*(row[k] for k in KEYS), str(seed), row["task"], row["metric"])
-            found[key] = row["value"]
-    out = []
-    for row in frame[frame.metric.isin(loaded.metrics())].to_dict("records"):
-        key = tuple(str(row[k]) for k in (*KEYS, "seed", "task", "metric"))
-        other, value = found.get(key), row["value"]
-        if other is None or abs(other - value) > TOLERANCE:
-            out.append(f"{'/'.join(key)}: scores.csv has {value}, its documents give {other}")
-    return out
-
-
 # The commands.
 
 
 def freeze(run: Path, output: Path) -> None:
-    """Copies a complete run's score files and provenance (no weights) into `output`."""
-    lacks = missing(run)
-    if lacks:
-        more = f" (and {len(lacks) - 1} more)" if len(lacks) > 1 else ""
-        raise InputError(f"{run}: not a complete run: {lacks[0]}{more}; expected a finished run")
-    record, names = gather(run), [*SCORE_FILES, *probe_files(run)]
-    for name in names:
-        with atomic_path(output / name) as part:
-            shutil.copyfile(run / name, part)
-    record["files"] = {name: sha256(output / name) for name in names}
-    write_json(output / "provenance.json", record)
-
-
-def probe_files(run: Path) -> list[str]:
-    """A run's probes, relative to it; what shows text only where the text is generated."""
-    found = sorted((run / "analyses").glob("*.csv"))
-    explorer = run / pages.EXPLORED
-    if explorer.is_file() and estimates.read_record(run / RECORD).world:
-        found.append(explorer)
-    return [str(path.relative_to(run)) for path in found]
+    """Copies a finished run's score files into `output`."""
+    freezing.freeze(run, output, gather(run))
 
 
 def html(run: Path, jobs: Iterable[str] = (), published: Path | None = None) -> None:

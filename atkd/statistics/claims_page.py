@@ -26,7 +26,7 @@ INTRO = f"""# The paper's claims, and what decides them
 
 Written by `python -m atkd.statistics.claims_page` from the rows of `atkd/statistics/claims.py`; a
 test compares the two. Statistic, threshold, rule and family of tests of a claim are fixed before
-the runs that decide it. A one-seed run of an earlier world was known when they were; it decides none.
+the runs that decide it. A one-seed run of an earlier world was known before; it decides none.
 
 - Claims and their places follow the paper's abstract and public summaries of it, in other words.
 - A verdict is about the run that it is computed from: in the world, tiny models on generated tasks.
