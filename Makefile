@@ -6,13 +6,14 @@ RUN ?= world
 
 BASES := results/reference/bases
 
-.PHONY: help reproduce bases smoke test slow deviations bench figures freeze lint format clean
+.PHONY: help reproduce bases smoke test cluster slow deviations bench figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
 	@echo "make bases       pretrains the bases anew that come with the project, and replaces them"
 	@echo "make smoke       a corner of it"
 	@echo "make test        the tests"
+	@echo "make cluster     the tests on a real SLURM, where there is one (.ci/slurm starts one)"
 	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
 	@echo "make deviations  what each departure of the released code is worth, over three seeds"
 	@echo "make bench       time and memory of losses and training steps -> benchmarks/README.md"
@@ -43,7 +44,10 @@ smoke: .venv/.ready
 	$(BIN)/snakemake --cores all --configfile config/smoke.yaml
 
 test: .venv/.ready
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not cluster" -n 2 --dist loadfile
+
+cluster: .venv/.ready
+	$(BIN)/python -m pytest -m cluster
 
 slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from atkd.runtime import cli, fork_server
+from atkd.runtime import cli, devices, fork_server
+
+if TYPE_CHECKING:
+    from atkd.jobs import Job
 
 
 class Stage(NamedTuple):
@@ -65,18 +69,24 @@ def usage() -> str:
     return USAGE + "".join(lines)
 
 
-def spelled_out(stage: str, arguments: list[str]) -> list[str]:
-    """The whole command line of `--config FILE --run KEY`; any other as it is."""
+def job_of(stage: str, arguments: list[str]) -> tuple[Job | None, list[str]]:
+    """The job that `--config FILE --run KEY` names, and what else is said; none without a file."""
     short = argparse.ArgumentParser(prog=f"atkd {stage}", add_help=False, allow_abbrev=False)
     short.add_argument("--config")
     short.add_argument("--run")
     given, rest = short.parse_known_args(arguments)
     if given.config is None:
-        return arguments
+        return None, arguments
     from atkd import config, plan
 
-    found = plan.Plan(config.load(given.config)).by_hand(stage, given.run or "")
-    return [*found.arguments, *rest]
+    return plan.Plan(config.load(given.config)).by_hand(stage, given.run or ""), rest
+
+
+def in_processes(count: int, stage: str, arguments: list[str]) -> NoReturn:
+    """Becomes the starter of `count` processes of this command line."""
+    launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "--"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", *launch, "atkd", stage, *arguments])
 
 
 def main() -> None:
@@ -95,8 +105,14 @@ def main() -> None:
 
 
 def run(name: str, stage: Stage) -> None:
-    """Imports a stage and runs its command line."""
-    sys.argv = [f"atkd {name}", *spelled_out(name, sys.argv[2:])]
+    """Imports a stage and runs its command line; a job takes the GPUs that it asks for."""
+    arguments = sys.argv[2:]
+    job, rest = job_of(name, arguments)
+    if job is not None and "LOCAL_RANK" not in os.environ:
+        devices.claim(job.needs.gpus)
+        if name == "train" and job.needs.gpus > 1:
+            in_processes(job.needs.gpus, name, arguments)
+    sys.argv = [f"atkd {name}", *(rest if job is None else [*job.arguments, *rest])]
     with cli.start_up():
         module = import_module(stage.module)
     getattr(module, stage.function)()

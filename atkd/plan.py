@@ -93,12 +93,10 @@ class Plan(Layout):
             raise InputError(f"--run: found {what} {name!r} in {key!r}; expected {expected}")
 
     def command(self, kind: str, names: Mapping[str, str]) -> str:
-        """The short command line of a job, started in as many processes as it has GPUs."""
+        """The short command line of a job."""
         stage, key = JOBS[kind]
-        gpus = self.job(kind, names).needs.gpus if stage == "train" else 1
-        several = f" torch.distributed.run --standalone --nproc-per-node={gpus} -m --"
-        launch = f"python -m{several if gpus > 1 else ''} atkd {stage}"
-        return f"{launch} --config {self.results}/config.json --run {key.format(**names)}"
+        config = f"{self.results}/config.json"
+        return f"python -m atkd {stage} --config {config} --run {key.format(**names)}"
 
     # Data
 

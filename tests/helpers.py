@@ -40,6 +40,11 @@ def smoke() -> dict[str, Any]:
     return found
 
 
+def over_smoke(**changes: Any) -> dict[str, Any]:
+    """What config/smoke.yaml says, with other values of some keys."""
+    return smoke() | changes
+
+
 def over_world(name: str) -> dict[str, Any]:
     """What config/world.yaml says with a file of config/world/ laid over it, as Snakemake does."""
     found: dict[str, Any] = {}

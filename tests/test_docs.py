@@ -231,7 +231,7 @@ def spelled_out(line: str, place: Path) -> None:
     """`python -m atkd STAGE --config FILE --run KEY`: the job's whole command line."""
     stage, *arguments = line.split()[3:]
     arguments[1] = str(place / "fresh" / arguments[1])
-    assert stage in __main__.STAGES and __main__.spelled_out(stage, arguments) != arguments
+    assert stage in __main__.STAGES and __main__.job_of(stage, arguments)[0]
 
 
 def executed(line: str, place: Path) -> None:

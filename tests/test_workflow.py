@@ -345,7 +345,7 @@ def test_a_cluster_is_asked_for_what_the_configuration_says(tmp_path: Path) -> N
     arguments = ["--workflow-profile", "profiles/slurm", "--configfile", config, "--retries", "0"]
     arguments += ["--slurm-init-seconds-before-status-checks", "1", "--set-resources", *own]
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    subprocess.run(
         command(*arguments),
         cwd=root,
         env=quiet_environment() | {"PATH": path},
@@ -354,8 +354,6 @@ def test_a_cluster_is_asked_for_what_the_configuration_says(tmp_path: Path) -> N
         text=True,
         timeout=60,
     )
-    several = "python -m torch.distributed.run --standalone --nproc-per-node=2 -m -- atkd train"
-    assert several in done.stdout
     lines = record.read_text().splitlines()
     assert len(lines) == 4
     for line in lines:

@@ -42,6 +42,7 @@ rule score:
         f"{RUN}/documents.csv.gz",
     log:
         "<logs>/runs/{family}/{student}/{teacher}/{method}/{seed}/score.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -60,6 +61,7 @@ rule exact_judge:
         verdicts=f"{RUN}/judge.jsonl",
     log:
         "<logs>/runs/{family}/{student}/{teacher}/{method}/{seed}/exact_judge.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -103,6 +105,7 @@ rule scores:
         record="<results>/run.json",
     log:
         "<logs>/scores.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
