@@ -121,6 +121,21 @@ def test_probes_that_a_configuration_names_are_part_of_its_run(toys: Path) -> No
     assert '<a href="explorer.html">' in page and (results / "explorer.html").is_file()
 
 
+def test_snakemakes_own_report_holds_every_table_and_figure(
+    toys: Path, snakemake: Snakemake
+) -> None:
+    line = ["--report", "report.html", "--configfile", "config/toys.yaml"]
+    done = snakemake(toys, *line)
+    assert done.returncode == 0, done.stdout[-3000:]
+    page = (toys / "report.html").read_text(encoding="utf-8")
+    results = toys / "results/toys"
+    shown = [*(results / "figures").glob("*.svg"), *(results / "tables").glob("*.md")]
+    assert len(shown) > 20
+    for path in (*shown, results / "index.html"):
+        assert path.name in page, path.name
+    assert not re.search(r'<(?:script|link)[^>]+(?:src|href)="http', page)
+
+
 def test_a_toy_divergence_is_the_same_in_every_form(toys: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AGREES], cwd=toys, capture_output=True, text=True, timeout=120

@@ -51,7 +51,8 @@ class Run:
     @cached_property
     def scores(self) -> Scores:
         """Every document's values."""
-        return estimates.load(self.scores_path, self.documents_path, self.record_path)
+        read = self.score_rows, self.documents, self.record
+        return estimates.scores_of(*read, self.documents_path)
 
     @cached_property
     def cells(self) -> pd.DataFrame:

@@ -25,12 +25,16 @@ def answers(documents: pd.DataFrame, family: str) -> pd.DataFrame:
     `exam` is the understanding task it belongs to, empty for open-ended ones; `group` the skill,
     subject or subtask; `teacher`, `method` and `seed` say which model gave it.
     """
-    names = documents.run.str.split("/", expand=True)
-    names.columns = [*Cell._fields, "seed"]
-    metric = documents.task.map(lambda task: JUDGE if open_ended(task) else TASKS[task].metric)
-    kept = (names.family == family) & names.method.isin(SHOWN) & (documents.metric == metric)
-    kept &= documents.group.fillna("") != ""
-    found = documents[kept].join(names[["teacher", "method", "seed"]])
+    import pandas as pd
+
+    runs = {run: run.split("/") for run in documents.run.unique()}
+    wanted = [run for run, cell in runs.items() if cell[0] == family and cell[3] in SHOWN]
+    tasks = documents.task.unique()
+    own = {task: JUDGE if open_ended(task) else TASKS[task].metric for task in tasks}
+    found = documents[documents.run.isin(wanted)]
+    found = found[(found.metric == found.task.map(own)) & (found.group.fillna("") != "")]
+    names = pd.DataFrame([runs[run] for run in found.run], found.index, [*Cell._fields, "seed"])
+    found = found.join(names[["teacher", "method", "seed"]])
     open_task = found.task.map(open_ended)
     found["exam"] = found.task.map(lambda task: TASKS[task].title).where(~open_task, "")
     return found

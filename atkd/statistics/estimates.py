@@ -234,7 +234,15 @@ def load(
     """
     frame = read_csv(scores_path, SCORES)
     documents = read_csv(documents_path, DOCUMENTS)
-    scores = Scores(read_record(record_path or Path(scores_path).with_name(RECORD)), {})
+    record = read_record(record_path or Path(scores_path).with_name(RECORD))
+    return scores_of(frame, documents, record, documents_path)
+
+
+def scores_of(
+    frame: pd.DataFrame, documents: pd.DataFrame, record: RunRecord, name: str | Path
+) -> Scores:
+    """The same from tables that were read; `name` is the documents' in messages."""
+    scores = Scores(record, {})
     scores.wordless = wordless(documents)
     runs: dict[str, int] = {}
     for *cell, seed in frame[[*KEYS, "seed"]].drop_duplicates().itertuples(index=False):
@@ -242,10 +250,10 @@ def load(
         scores.rows.setdefault(Cell(*cell), {})[int(seed)] = runs[run] = len(runs)
     absent = sorted(set(runs) - set(documents.run))
     if absent:
-        raise InputError(f"{documents_path}: no rows for run {absent[0]}, which {scores_path} has")
+        raise InputError(f"{name}: no rows for run {absent[0]}, which has scores")
     documents = documents.assign(row=documents.run.map(runs)).dropna(subset="row")
     if documents.duplicated(["run", "task", "metric", "document"]).any():
-        raise InputError(f"{documents_path}: a document occurs twice in one run and task")
+        raise InputError(f"{name}: a document occurs twice in one run and task")
     for (task, metric), part in documents.groupby(["task", "metric"]):
         _place(scores, str(task), str(metric), part, len(runs))
     for task in {task for task, _ in scores.values}:
