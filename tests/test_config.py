@@ -35,7 +35,7 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("name", [path.stem for path in OVER_WORLD])
 def test_every_file_over_the_world_is_valid_and_shares_its_models(name: str) -> None:
     found, world = grid.checked(over_world(name)), grid.checked(read("world"))
-    assert found["name"] == name
+    assert found["name"] == ("world" if name == "five_seeds" else name)
     same = ("families", "training", "tasks", "evaluation")
     assert {key: found[key] for key in same} == {key: world[key] for key in same}
 

@@ -24,7 +24,6 @@ from atkd.models.tokenizers import vocabulary_size
 from atkd.runtime.files import InputError, read_json, sha256, write_json
 
 if TYPE_CHECKING:
-    # Imported where it is used, after HF_HUB_OFFLINE is set, which it reads once.
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "*.safetensors"
@@ -38,7 +37,6 @@ COMMON = {  # keys of `build` -> arguments of every architecture's configuration
 
 def set_up(seed: int) -> None:
     """Seeds Python, numpy and torch, fixes the thread count and quietens transformers."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import transformers
 
     transformers.set_seed(seed)
@@ -129,10 +127,8 @@ def open_source(
     if "folder" in source and not Path(place).is_dir():
         raise InputError(f"model folder {place}: not found")
     options = {"local_files_only": "folder" in source, "revision": source.get("revision", "main")}
-    if "hub" in source:
-        os.environ["HF_HUB_OFFLINE"] = os.environ.get("ATKD_OFFLINE", "0")
-        if "revision" not in source:
-            print(f"hub model {place}: revision not given, using main (unpinned)", flush=True)
+    if "hub" in source and "revision" not in source:
+        print(f"hub model {place}: revision not given, using main (unpinned)", flush=True)
     return _open(place, options, "float32")
 
 

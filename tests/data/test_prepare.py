@@ -423,7 +423,7 @@ def test_ones_own_files_serve_training_pretraining_and_every_task(
 
 
 def test_world_is_canonical(tmp_path: Path) -> None:
-    manifest = prepare.prepare("world", {}, 1, tmp_path / "out")
+    manifest = prepare.prepare("world", {"pretrain": 3000}, 1, tmp_path / "out")
     assert "evaluation items found in training and removed: 0" in manifest["notes"]
     assert {f"tasks/{name}.jsonl" for name in AVERAGES["average"]} <= set(manifest["files"])
 

@@ -457,7 +457,7 @@ def test_normaliser_of_the_rest_survives_a_certain_teacher() -> None:
 
 @pytest.mark.parametrize("name,settings", CASES)
 def test_finite_differences_agree(name: str, settings: dict) -> None:
-    parts = make(5, 4)
+    parts = make(3, 4)
     rest = list(parts.values())[2:]
 
     def loss(hidden: torch.Tensor, head: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

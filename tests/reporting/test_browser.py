@@ -153,6 +153,7 @@ def test_answers_are_found_and_hostile_ones_stay_text(opened: Any) -> None:
     page.locator("#find").fill("no such words")
     assert page.locator("output").inner_text() == "0 documents shown"
     page.locator("#find").fill("")
+    page.get_by_text(HOSTILE).first.wait_for()
     assert HOSTILE in page.locator("body").inner_text()
     assert page.evaluate("document.querySelectorAll('article img').length") == 0
 

@@ -1,0 +1,129 @@
+"""The hub path: models, tokenizers and data come over HTTP from a hub, here one on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT
+from hub_mirror import COMMIT, Hub, mirror
+
+from atkd.models import checkpoints, tokenizers
+
+MODEL, SHARDED, OLD = "lab/small", "lab/sharded", "lab/old"
+DATA, ASKED = "lab/rows", "lab/questions"
+OPTIMISATION = {
+    "steps": 1, "batch_size": 1, "learning_rate": 0.1, "max_length": 64, "warmup_ratio": 0.0,
+    "weight_decay": 0.0, "beta2": 0.99, "clip": 1.0, "checkpoint_every": 1,
+    "gradient_checkpointing": False, "optimiser": "adamw", "packed": True,
+    "saved_dtype": "float32", "stop_at": 1.0,
+}  # fmt: skip
+TEXTS = [f"Tom has {n} cats and a dog." for n in range(60)]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """Three models of one weight each way of saving it, and a data set."""
+    root = tmp_path_factory.mktemp("hub")
+    tokenizer = tokenizers.train_tokenizer("llama", TEXTS, 300)
+    shape = {"hidden_size": 16, "layers": 2, "heads": 2}
+    model = checkpoints.build("llama", shape, tokenizer, 64, seed=3)
+    for name in (MODEL, SHARDED, OLD):
+        model.save_pretrained(root / name, max_shard_size="20KB" if name == SHARDED else "1GB")
+        tokenizer.save_pretrained(root / name)
+    (root / OLD / "model.safetensors").unlink()
+    torch.save(model.state_dict(), root / OLD / "pytorch_model.bin")
+    assert len(list((root / SHARDED).glob("*.safetensors"))) > 1
+    for name, says in ((DATA, "Count to"), (ASKED, "What is")):
+        rows = [json.dumps({"instruction": f"{says} {n}.", "output": str(n)}) for n in range(9)]
+        (root / name).mkdir()
+        (root / name / "train.jsonl").write_text("\n".join(rows))
+    with mirror({name: root / name for name in (MODEL, SHARDED, OLD, DATA, ASKED)}) as found:
+        yield found
+
+
+def run(hub: Hub, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A stage in a process of its own, which knows no hub but this one."""
+    forgotten = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN")
+    environment = {name: value for name, value in os.environ.items() if name not in forgotten}
+    environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "atkd", *arguments],
+        env=environment | more,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The hub's tokenizer, as the stage makes it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    source = json.dumps({"hub": MODEL, "revision": COMMIT})
+    line = ["tokenizer", "--family", "llama", "--settings", source, "--output", str(folder / "own")]
+    made = run(hub, folder / "home", *line)
+    assert made.returncode == 0, made.stderr
+    return folder / "own"
+
+
+def base(
+    hub: Hub, folder: Path, tokenizer: Path, name: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """A pretrained base from the hub."""
+    given = {
+        "family": "llama",
+        "source": {"hub": name, "revision": COMMIT},
+        "training": OPTIMISATION,
+        "compute": {"device": "cpu", "precision": "float32", "teacher_dtype": "float32"},
+    }
+    line = ["train", "--role", "base", "--run", "base", "--seed", "1"]
+    line += ["--settings", json.dumps(given), "--tokenizer", str(tokenizer)]
+    return run(hub, folder / "home", *line, "--output", str(folder / "base"), **more)
+
+
+@pytest.mark.parametrize("name", [SHARDED, OLD])
+def test_a_model_is_downloaded_once_however_it_was_saved(
+    hub: Hub, tokenizer: Path, tmp_path: Path, name: str
+) -> None:
+    hub.asked.clear()
+    done = base(hub, tmp_path, tokenizer, name)
+    assert done.returncode == 0, done.stderr
+    assert any(path.startswith(f"/{name}/resolve/{COMMIT}/") for path in hub.asked)
+    opened = checkpoints.load(tmp_path / "base")
+    assert opened.config.num_hidden_layers == 2 and opened.config.hidden_size == 16
+
+    (tmp_path / "base/manifest.json").unlink()
+    hub.asked.clear()
+    done = base(hub, tmp_path, tokenizer, name, HF_HUB_OFFLINE="1")
+    assert (done.returncode, hub.asked) == (0, []), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("lab/absent", {}), (MODEL, {"HF_ENDPOINT": "http://127.0.0.1:9"})]
+)
+def test_what_cannot_be_had_is_one_message(
+    hub: Hub, tokenizer: Path, tmp_path: Path, name: str, more: dict[str, str]
+) -> None:
+    done = base(hub, tmp_path, tokenizer, name, **more)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: model {name}: cannot be opened"), done.stderr
+
+
+def test_a_data_set_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    settings = {
+        "train": [{"id": DATA, "revision": COMMIT}],
+        "tasks": {"dolly": [{"id": ASKED, "revision": COMMIT}]},
+    }
+    line = ["data", "--source", "hub", "--seed", "1", "--settings", json.dumps(settings)]
+    done = run(hub, tmp_path / "home", *line, "--output", str(tmp_path / "data"))
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "data/train.jsonl").read_text().splitlines()
+    assert len(rows) == 9 and json.loads(rows[0])["instruction"].startswith("Count to ")
