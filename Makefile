@@ -6,13 +6,14 @@ RUN ?= world
 
 BASES := results/reference/bases
 
-.PHONY: help reproduce bases smoke test cluster slow deviations bench figures freeze lint format clean
+.PHONY: help reproduce bases smoke test learn cluster slow deviations bench figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
 	@echo "make bases       pretrains the bases anew that come with the project, and replaces them"
 	@echo "make smoke       a corner of it"
 	@echo "make test        the tests"
+	@echo "make learn       that models learn: a run in which teacher, SFT and no training must differ"
 	@echo "make cluster     the tests on a real SLURM, where there is one (.ci/slurm starts one)"
 	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
 	@echo "make deviations  what each departure of the released code is worth, over three seeds"
@@ -44,7 +45,10 @@ smoke: .venv/.ready
 	$(BIN)/snakemake --cores all --configfile config/smoke.yaml
 
 test: .venv/.ready
-	$(BIN)/python -m pytest -m "not slow and not cluster" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not cluster and not learn" -n 2 --dist loadfile
+
+learn: .venv/.ready
+	$(BIN)/python -m pytest -m learn
 
 cluster: .venv/.ready
 	$(BIN)/python -m pytest -m cluster

@@ -317,7 +317,7 @@ def test_a_folder_or_nothing_is_no_configuration(tmp_path: Path) -> None:
         grid.load(tmp_path / "c.json")
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     st.text(alphabet="ab:- []{}&*!#|>'\"\n\t\\,?%@`0189.~", max_size=40) | st.binary(max_size=30)
 )

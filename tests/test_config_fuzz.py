@@ -111,7 +111,7 @@ def commands(plan: Plan) -> list[str]:
 SAFE = re.compile(r"[\w./+=-]+")
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=700, deadline=None, derandomize=True, database=None)
 @given(st.integers(0, 2**32))
 @example(0)
 def test_a_changed_configuration_is_refused_or_can_be_planned(seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -44,10 +45,15 @@ def test_no_base_of_the_world_reads_a_text_twice(name: str) -> None:
             assert settings["steps"] * settings["batch_size"] <= texts and not settings["packed"]
 
 
+@functools.cache
+def some_of_the_world() -> builder.World:
+    """Training data, tasks and a part of the pretraining texts."""
+    return builder.generate(read("world")["data"]["settings"] | {"pretrain": 30000}, seed=11)
+
+
 @pytest.mark.parametrize("family", REAL)
 def test_every_word_of_the_world_is_one_piece_and_all_that_is_asked_fits(family: str) -> None:
-    config = read("world")
-    made = builder.generate(config["data"]["settings"] | {"pretrain": 30000}, seed=11)
+    config, made = read("world"), some_of_the_world()
     taught = [template(row["instruction"], row["input"]) + row["output"] for row in made.train]
     taught += [row["text"] for row in made.pretrain]
     tokenizer = tokenizers.train_tokenizer(family, taught)

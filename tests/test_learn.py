@@ -13,6 +13,8 @@ from helpers import Snakemake, copy_of_checkout
 
 from atkd.runtime.files import read_jsonl, write_jsonl
 
+pytestmark = pytest.mark.learn
+
 ERRORS = 3.0  # standard errors that a difference must exceed
 
 

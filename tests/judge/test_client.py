@@ -668,7 +668,7 @@ COMPLETION = st.fixed_dictionaries({
     "Read as a completion or told to be none; kept as it came; no rating without a text.",
 )
 @given(body=(JSON | COMPLETION).map(lambda value: json.dumps(value).encode()) | st.binary())
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None, derandomize=True)
 def test_any_body_is_read_or_told(body: bytes) -> None:
     endpoint = object.__new__(Endpoint)
     endpoint.key = KEY
@@ -686,7 +686,7 @@ def test_any_body_is_read_or_told(body: bytes) -> None:
 
 
 @given(body=COMPLETION)
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_text_comes_from_texts_of_the_content(body: dict[str, Any]) -> None:
     body = json.loads(json.dumps(body))
     assume(is_completion(body))

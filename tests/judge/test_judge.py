@@ -229,7 +229,7 @@ PIECES = [
     "Two ratings from 1 to 10 that stand in it as numbers of their own, in this order; or none.",
 )
 @given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join) | st.text(max_size=80))
-@settings(max_examples=3000, deadline=None, derandomize=True)
+@settings(max_examples=1000, deadline=None, derandomize=True)
 def test_no_reply_fails_or_gives_what_it_does_not_state(reply: str) -> None:
     for text in (reply, f"Ratings: {reply}"):
         pair = judge.parse(text)
@@ -256,7 +256,7 @@ TEN = st.integers(1, 10) | st.decimals(1, 10, places=1)
 
 
 @given(TEN, TEN, st.sampled_from(WRITTEN))
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 def test_what_is_stated_plainly_is_read(first: Any, second: Any, form: str) -> None:
     assert judge.parse(form.format(first, second)) == (float(first), float(second))
 

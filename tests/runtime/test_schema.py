@@ -123,7 +123,7 @@ KEYS = st.text(max_size=3) | st.integers(0, 9)
 VALUES = FLAT | st.lists(FLAT, max_size=3) | st.dictionaries(KEYS, FLAT, max_size=3)
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(st.dictionaries(st.sampled_from([*SCHEMA["properties"], "odd"]), VALUES))
 def test_whatever_is_given_is_of_the_schema_or_refused(value: dict[str, Any]) -> None:
     try:
@@ -137,7 +137,7 @@ def test_whatever_is_given_is_of_the_schema_or_refused(value: dict[str, Any]) ->
     assert all(type(item["file"]) is str for item in found["files"] if "file" in item)
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(st.integers(-(10**17), 10**17) | st.floats(0, 1e17))
 def test_a_number_as_text_is_that_number(value: float) -> None:
     name = "whole" if isinstance(value, int) else "share"
