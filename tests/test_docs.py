@@ -322,7 +322,7 @@ def test_github_runs_what_make_offers() -> None:
     found = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert found["concurrency"]["cancel-in-progress"] is True
     targets = found["jobs"]["make"]["strategy"]["matrix"]["target"]
-    assert {"lint", "test", "smoke"} == {*targets}
+    assert {"lint", "test", "learn", "smoke"} == {*targets}
 
 
 def test_citation_passes_its_schema() -> None:
