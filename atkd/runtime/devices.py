@@ -46,7 +46,7 @@ def claim(count: int, devices: list[int] | None = None) -> None:
         raise InputError(
             f"config key compute.gpus: a job asks for {count}; this machine has {len(devices)}"
         )
-    locks().mkdir(exist_ok=True)
+    locks().mkdir(mode=0o700, exist_ok=True)
     told = False
     while not (taken := _take(count, devices)):
         if not told:
