@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atkd.models.one_token import step_of, tensors
 from atkd.models.tokenizers import vocabulary_size
 from atkd.runtime.files import InputError
 
@@ -90,19 +91,20 @@ def decode(
     answers_BS = torch.full((len(ids_bT), most), tokenizer.pad_token_id, device=model.device)
     rows_b = torch.arange(len(ids_bT), device=model.device)
     peak_BS = torch.zeros(answers_BS.shape, device=model.device)
-    positions_bT = (mask_bT.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    positions_b1 = (mask_bT.sum(-1, keepdim=True) - 1).clamp(min=0)
     eos, vocabulary = tokenizer.eos_token_id, vocabulary_size(tokenizer)
     with torch.no_grad(), evaluating(model):
+        cache = DynamicCache(config=model.config)
+        logits_b1V = model(
+            input_ids=ids_bT,
+            attention_mask=mask_bT,
+            position_ids=(mask_bT.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        past, advance = tensors(cache), step_of(model)
         for step in range(most):
-            logits_b1V = model(
-                input_ids=ids_bT,
-                attention_mask=mask_bT if step == 0 else seen(model, mask_bT),
-                position_ids=positions_bT,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
             logits_bV = logits_b1V[:, -1, :vocabulary]
             peak_BS[rows_b, step] = logits_bV.amax(-1).float()
             chosen_b = choose(logits_bV, rows_b, step)
@@ -112,11 +114,12 @@ def decode(
                 break
             if len(going) < len(rows_b):
                 rows_b, chosen_b, mask_bT = rows_b[going], chosen_b[going], mask_bT[going]
-                positions_bT = positions_bT[going]
-                cache.batch_select_indices(going)
-            ids_bT = chosen_b[:, None]
+                positions_b1, past = positions_b1[going], [each[going] for each in past]
             mask_bT = torch.cat([mask_bT, mask_bT.new_ones(len(mask_bT), 1)], dim=1)
-            positions_bT = positions_bT[:, -1:] + 1
+            positions_b1 = positions_b1 + 1
+            logits_b1V, *past = advance(
+                chosen_b[:, None], seen(model, mask_bT), positions_b1, *past
+            )
     for row, step in (~peak_BS.isfinite()).nonzero().tolist():
         raise NotFiniteError(row, peak_BS[row, step].item())
     return answers_BS.to(ids_BT.device)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
-from atkd.models import checkpoints, generation, tokenizers
+from atkd.models import checkpoints, generation, one_token, tokenizers
 
 
 @pytest.fixture(scope="module", params=["opt", "pythia", "llama"])
@@ -125,3 +126,46 @@ def test_a_banned_token_is_never_chosen(places: Any, monkeypatch: pytest.MonkeyP
             model, prompts(tokenizer), list("abcd"), [9] * 4, tokenizer, temperature
         )
         assert not {token for row in found for token in row} & set(range(100, 200))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_traced_step_is_the_models_own(places: Any, rows: int) -> None:
+    model, tokenizer = places
+    ids_BT, mask_BT = generation.padded(prompts(tokenizer)[:rows], tokenizer.pad_token_id, True)
+    assert one_token.worth_tracing(model)
+    own, traced = one_token.OneToken(model), one_token.step_of(model)
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad(), generation.evaluating(model):
+        model(input_ids=ids_BT, attention_mask=mask_BT, past_key_values=cache, use_cache=True)
+        past = one_token.tensors(cache)
+        for _ in range(4):
+            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(rows, 1)], 1)
+            inputs = ids_BT[:, -1:], mask_BT[:, None, None] > 0, mask_BT.sum(1, True) - 1
+            one, two = traced(*inputs, *past), own(*inputs, *past)
+            assert all(torch.equal(*pair) for pair in zip(one, two, strict=True))
+            past = one[1:]
+
+
+def test_a_traced_step_follows_the_weights(places: Any) -> None:
+    model, tokenizer = places
+    line = (model, prompts(tokenizer), list("abcd"), [9] * 4, tokenizer, 0.0)
+    before = generation.answers(*line)
+    weight = model.get_output_embeddings().weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.copy_(-weight)
+    after = generation.answers(*line)
+    one_token.traced.cache_clear()
+    assert after == generation.answers(*line) != before
+    with torch.no_grad():
+        weight.copy_(kept)
+
+
+def test_only_steps_that_are_always_the_same_are_traced(
+    places: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = places
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not one_token.worth_tracing(model)
+    monkeypatch.setattr(model.config, "model_type", "gemma3")
+    assert isinstance(one_token.step_of(model), one_token.OneToken)
