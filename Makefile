@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 LIGHT := .venv-figures/bin
 RUN ?= world
+CONFIG ?= config/world.yaml
 
 BASES := results/reference/bases
 
-.PHONY: help reproduce bases smoke test learn cluster slow deviations bench figures freeze lint format clean
+.PHONY: help reproduce plan bases smoke test learn cluster slow deviations bench figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
+	@echo "make plan        what a configuration will cost before it runs (CONFIG=config/world.yaml)"
 	@echo "make bases       pretrains the bases anew that come with the project, and replaces them"
 	@echo "make smoke       a corner of it"
 	@echo "make test        the tests"
@@ -36,6 +38,9 @@ help:
 
 reproduce: .venv/.ready
 	$(BIN)/snakemake --cores all
+
+plan: .venv/.ready
+	$(BIN)/python -m atkd plan --config $(CONFIG)
 
 bases: .venv/.ready
 	$(BIN)/snakemake bases --cores all --config name=bases shipped_bases=null

@@ -47,6 +47,7 @@ STAGES = {
     "diversity": Stage("atkd.analysis.diversity", "how alike each model's answers are"),
     "explorer": Stage("atkd.analysis.explorer", "what models say at every token", True),
     "curves": Stage("atkd.analysis.curves", "how every training went"),
+    "plan": Stage("atkd.forecast.forecast", "say what a configuration will cost"),
     "judge": Stage("atkd.judge.judge", "rate open-ended answers"),
     "tables": Stage("atkd.reporting.score_tables", "draw the tables"),
     "figures": Stage("atkd.reporting.figures", "draw the figures"),
