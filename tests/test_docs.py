@@ -270,7 +270,7 @@ def activated(line: str, place: Path) -> None:
 
 
 TREATED: dict[str, Callable[[str, Path], None]] = {
-    r"make [a-z]+": listed_by_make,
+    r"make [a-z]+( CONFIG=\S+)?": listed_by_make,
     r"(ATKD_WARM= )?snakemake .*": lambda line, place: listed_by_snakemake(
         line.partition("snakemake ")[2], place
     ),
