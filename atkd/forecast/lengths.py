@@ -11,7 +11,6 @@ from atkd.tasks import open_ended
 
 # Alpaca-GPT4 under OPT's tokenizer; pretraining texts are cut or packed to about this length.
 ROWS, PROMPT, ANSWER, TEXT = 52002, 28.0, 153.0, 512.0
-PADDED = 1.9  # longest of eight such rows over their mean, cut at 512 (assumed)
 # Task -> items, and tokens of a prompt with its shots (instruct-eval's, in pieces of such models).
 ASKED = {
     "dolly": (500, 120.0), "selfinst": (242, 130.0), "vicuna": (80, 70.0), "koala": (180, 90.0),
@@ -31,18 +30,13 @@ class Asked(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """`prompt`, `answer`: of a training row; `text`: of pretraining.
-
-    `padded_row`, `padded_text`: how much longer a batch is than its mean.
-    """
+    """`prompt`, `answer`: of a training row; `text`: of pretraining. Batches hold like lengths."""
 
     rows: int
     prompt: float
     answer: float
     text: float
     tasks: Mapping[str, Asked]
-    padded_row: float = PADDED
-    padded_text: float = 1.0
 
 
 def lengths_of(config: Mapping[str, Any]) -> Lengths:
@@ -78,31 +72,14 @@ def _drawn(config: Mapping[str, Any], tasks: list[str]) -> Lengths:
             if row.get("split", "test") == "test"
         )
         asked[task] = _asked(config, task, settings[key], (1 + shots) * size)
-    prompts = [template(row["instruction"], row["input"]) for row in made.train]
-    answers = [row["output"] for row in made.train]
-    texts = [row["text"] for row in made.pretrain]
-    whole = [" ".join(pair) for pair in zip(prompts, answers, strict=True)]
     return Lengths(
         settings["train"],
-        _mean(prompts),
-        _mean(answers) + 1,
-        _mean(texts) + 1,
+        _mean(template(row["instruction"], row["input"]) for row in made.train),
+        _mean(row["output"] for row in made.train) + 1,
+        _mean(row["text"] for row in made.pretrain) + 1,
         asked,
-        _padded(whole),
-        _padded(texts),
     )
 
 
-def _counts(texts: Iterable[str]) -> list[int]:
-    return [len(PIECE.findall(text)) for text in texts]
-
-
 def _mean(texts: Iterable[str]) -> float:
-    return fmean(_counts(texts))
-
-
-def _padded(texts: list[str], batch: int = 16) -> float:
-    """The longest of a batch over the mean."""
-    found = _counts(texts)
-    batches = [found[at : at + batch] for at in range(0, len(found) - batch + 1, batch)]
-    return fmean(map(max, batches)) / fmean(found)
+    return fmean(len(PIECE.findall(text)) for text in texts)

@@ -6,9 +6,13 @@ operations or by the bytes of the weights; the numbers say how much of each.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean, median
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Machine:
 
 
 GIB = 2.0**30
+START = 1.2  # of a job of a local run, whose imports are done beforehand
 ASSUMED = (
     "assumed, not measured: 35 % of the peak in bfloat16 (autocast), 60 % of the memory's bandwidth"
 )
@@ -54,30 +59,42 @@ GPUS = {
 
 
 def measured(jobs: int = 1) -> Machine:
-    """This machine's processor, on one thread: steps of two small models, in ten seconds or so."""
+    """This machine's processor with `jobs` at once, a thread each, as they slow each other down."""
+    line = [
+        sys.executable,
+        "-c",
+        f"from atkd.forecast import machines; machines.{_tell.__name__}()",
+    ]
+    running = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(jobs)]
+    found = [json.loads(each.communicate()[0]) for each in running]
+    means = {name: fmean(each[name] for each in found) for name in found[0]}
+    about = f"measured on this machine just now, {jobs} at once, one thread each"
+    return Machine(start=START, light=1.0, **means, jobs=jobs, about=about)
+
+
+def _tell() -> None:
+    """Prints what steps of two small models say of this processor, in ten seconds or so."""
     import torch
 
     torch.set_num_threads(1)
-    small, large = _steps(2, 64), _steps(4, 256)
+    (time_1, layers_1, work_1, token), (time_2, layers_2, work_2, _) = _steps(2, 64), _steps(4, 256)
     # Two shapes, two unknowns: time = layers * layer + operations / rate.
-    (time_1, layers_1, work_1), (time_2, layers_2, work_2) = small[:3], large[:3]
-    rate = (work_2 / layers_2 - work_1 / layers_1) / (time_2 / layers_2 - time_1 / layers_1)
+    seconds = time_2 / layers_2 - time_1 / layers_1
+    rate = (work_2 / layers_2 - work_1 / layers_1) / seconds
     layer = max(0.0, time_1 / layers_1 - work_1 / layers_1 / rate)
-    return Machine(
-        start=_imports(), light=1.0, layer=layer, token=small[3] / layers_1, operations=rate,
-        bandwidth=_bandwidth(), jobs=jobs, about="measured on this machine just now, one thread",
-    )  # fmt: skip
+    found = {"layer": layer, "token": token / layers_1, "operations": rate}
+    print(json.dumps(found | {"bandwidth": _bandwidth()}))
 
 
-def _best(run: Callable[[], object], seconds: float = 1.0) -> float:
-    """Seconds of the fastest of the runs that fit into a while."""
+def _usual(run: Callable[[], object], seconds: float = 1.5) -> float:
+    """Median seconds of the runs that fit into a while."""
     run()
     times, until = [], time.perf_counter() + seconds
     while time.perf_counter() < until or len(times) < 3:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return median(times)
 
 
 def _steps(layers: int, width: int) -> tuple[float, int, float, float]:
@@ -101,13 +118,13 @@ def _steps(layers: int, width: int) -> tuple[float, int, float, float]:
         optimiser.step()
         optimiser.zero_grad()
 
-    trained = _best(train)
+    trained = _usual(train)
     shape = Shape(layers, width, 3 * width, WORDS, gated=True)
     with torch.no_grad():
         model.eval()
         step, past = step_of(model), [torch.zeros(16, 4, 20, width // 4)] * (2 * layers)
         mask, places = torch.ones(16, 1, 1, 21, dtype=torch.bool), torch.full((16, 1), 20)
-        answered = _best(lambda: step(ids_BT[:, :1], mask, places, *past))
+        answered = _usual(lambda: step(ids_BT[:, :1], mask, places, *past))
     return trained, layers, 3 * shape.forward(640, 40, 640), answered
 
 
@@ -116,9 +133,4 @@ def _bandwidth() -> float:
     import torch
 
     many = torch.ones(2**25)
-    return 4 * 2**25 / _best(lambda: many.sum(), 0.3)
-
-
-def _imports() -> float:
-    """Seconds that a job of a local run takes before its work, its imports done beforehand."""
-    return 1.2
+    return 4 * 2**25 / _usual(lambda: many.sum(), 0.3)

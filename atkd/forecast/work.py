@@ -47,28 +47,24 @@ class Work:
             return Cost(self.machine.start + 3 * disk / self.machine.bandwidth, disk)
         text = self.lengths.text
         read = 12.0 * self.machine.start  # tokenising texts that are read once
-        padded = self.lengths.padded_text
-        return Cost(read + self._training(job, shape, text, text, padded), disk)
+        return Cost(read + self._training(job, shape, text, text), disk)
 
     def teacher(self, job: Job, family: str, size: str) -> Cost:
         """Fine-tuning of a teacher."""
         shape = self.shape(family, size)
-        padded = self.lengths.padded_row
-        seconds = self._training(job, shape, self._sample, self.lengths.answer, padded)
+        seconds = self._training(job, shape, self._sample, self.lengths.answer)
         return Cost(self.machine.start + seconds, 4.0 * shape.parameters)
 
     def student(self, job: Job, run: Run) -> Cost:
         """Training of a student, with what its teacher and its own answers cost."""
         shape, recipe = self.shape(run.family, run.student), job.settings["recipe"]
-        padded = self.lengths.padded_row
-        seconds = self._training(job, shape, self._sample, self.lengths.answer, padded)
+        seconds = self._training(job, shape, self._sample, self.lengths.answer)
         steps, batch = self._steps(job)
         own = recipe["settings"].get("student_fraction", 0.0)
         if "teacher" in job.reads:
             teacher = self.shape(run.family, run.teacher if run.teacher != "-" else run.student)
             live = own if "cache" in job.reads else 1.0
-            tokens = padded * batch * self._sample
-            each = teacher.forward(tokens, padded * self._sample, batch * self.lengths.answer)
+            each = teacher.forward(batch * self._sample, self._sample, batch * self.lengths.answer)
             head = 2.0 * teacher.head * batch * self.lengths.answer
             work = live * each + (1 - live) * head
             seconds += steps * (work / self.machine.operations + self._overhead(teacher, live / 3))
@@ -77,12 +73,10 @@ class Work:
         seconds += own * steps * longest * self._one_token(shape)
         return Cost(self.machine.start + seconds, 4.0 * shape.parameters)
 
-    def _training(
-        self, job: Job, shape: Shape, sample: float, predicted: float, padded: float
-    ) -> float:
+    def _training(self, job: Job, shape: Shape, sample: float, predicted: float) -> float:
         steps, batch = self._steps(job)
         passes = 1 + BACKWARD + bool(job.settings["training"].get("gradient_checkpointing"))
-        work = passes * shape.forward(padded * batch * sample, padded * sample, batch * predicted)
+        work = passes * shape.forward(batch * sample, sample, batch * predicted)
         micro = job.settings["training"].get("micro_batch_size") or batch
         parts = max(1.0, batch / micro)
         return steps * (work / self.machine.operations + parts * self._overhead(shape))
@@ -113,8 +107,7 @@ class Work:
     def cache(self, family: str, size: str) -> Cost:
         """A teacher's states and log-normalisers on the training rows, once."""
         shape, rows = self.shape(family, size), self.lengths.rows
-        tokens = self.lengths.padded_row * self._sample
-        work = rows * shape.forward(tokens, tokens, self.lengths.answer)
+        work = rows * shape.forward(self._sample, self._sample, self.lengths.answer)
         disk = rows * self.lengths.answer * (2.0 * shape.width + 16)
         return Cost(self.machine.start + work / self.machine.operations, disk)
 
