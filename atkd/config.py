@@ -335,7 +335,7 @@ def _check_batch(
 ) -> None:
     """A batch is made of whole micro-batches on every process."""
     found = training(config, family, size, role, method)
-    processes = needs(config, family, [size])["gpus"]
+    processes = needs(config, family, [size], size)["gpus"]
     unit = found.get("micro_batch_size", 1) * max(1, processes)
     if found["batch_size"] % unit:
         trained = f"{family} {size}" + (f" by {method}" if method else "")

@@ -146,9 +146,16 @@ def training(
     return found
 
 
-def needs(config: Mapping[str, Any], family: str, sizes: Iterable[str]) -> dict[str, int]:
-    """What a job that loads these sizes asks for: each need is the largest of theirs."""
-    common = config["compute"]
-    found = [config["families"][family]["models"][size].get("compute", {}) for size in sizes]
+def needs(
+    config: Mapping[str, Any], family: str, sizes: Iterable[str], trained: str = ""
+) -> dict[str, int]:
+    """What a job that loads these sizes asks for: each need is the largest of theirs.
+
+    A size whose training is sharded asks for its GPUs where it is the one that is trained.
+    """
+    common, models = config["compute"], config["families"][family]["models"]
+    found = [(size, common | models[size].get("compute", {})) for size in sizes]
+    shared = [own | {"gpus": min(1, own["gpus"])} if own["sharded"] and size != trained else own
+              for size, own in found]  # fmt: skip
     keys = ("gpus", "threads", "memory_mb", "minutes")
-    return {key: max(own.get(key, common[key]) for own in found) for key in keys}
+    return {key: max(own[key] for own in shared) for key in keys}

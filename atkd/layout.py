@@ -105,9 +105,9 @@ class Layout:
             found[key] = str(Path(self.data_root, found[key]))
         return found
 
-    def needs(self, family: str, *sizes: str) -> Needs:
-        """The largest needs of the models of these sizes."""
-        return Needs(**grid.needs(self.config, family, sizes))
+    def needs(self, family: str, *sizes: str, trained: str = "") -> Needs:
+        """The largest needs of the models of these sizes, one of which is trained."""
+        return Needs(**grid.needs(self.config, family, sizes, trained))
 
     def task_files(self, tasks: list[str]) -> list[str]:
         """Data files of these tasks."""

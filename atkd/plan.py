@@ -161,10 +161,14 @@ class Plan(Layout):
 
     def _training(self, family: str, size: str, role: str, method: str = "") -> dict[str, Any]:
         compute = self.config["compute"]
+        own = self.config["families"][family]["models"][size].get("compute", {})
+        kept = {k: compute[k] for k in ("device", "precision", "teacher_dtype")}
+        if role != "student" and own.get("sharded", compute["sharded"]):
+            kept["sharded"] = True
         return {
             "family": family,
             "training": grid.training(self.config, family, size, role, method),
-            "compute": {k: compute[k] for k in ("device", "precision", "teacher_dtype")},
+            "compute": kept,
         }
 
     def base(self, family: str, size: str, seed: str) -> Job:
@@ -239,7 +243,7 @@ class Plan(Layout):
             output = f"{self.results}/students/{run.rpartition('/')[0]}/seed{seed}"
         stage = role.removeprefix("early_")
         options = {"role": stage, "run": run, "seed": seed, **folders, **files, "output": output}
-        return Job(reads, options, settings, self.needs(family, *loaded))
+        return Job(reads, options, settings, self.needs(family, *loaded, trained=loaded[0]))
 
     def recipe(self, method: str, family: str) -> methods.Recipe:
         """A method as this configuration runs it."""

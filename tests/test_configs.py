@@ -138,16 +138,17 @@ def test_paper_dry_run_asks_by_size(checkout: Path, snakemake: Snakemake) -> Non
         (rule, re.search(r"wildcards: (.*)", text)[1]): re.search(r"mem_mb=(\d+)", text)[1]
         for rule, text in jobs
     }
-    assert asked["teacher", "family=llama, size=7b, seed=0"] == "80000"
+    assert asked["teacher", "family=llama, size=7b, seed=0"] == "160000"
     run = "family=llama, student=68m, teacher=7b, method=supervised_kd, seed=1"
     assert asked["student", run] == asked["evaluate", run] == "16000"  # from the teacher's cache
-    assert asked["student", run.replace("supervised_kd", "gkd")] == "80000"
+    assert asked["student", run.replace("supervised_kd", "gkd")] == "160000"
 
 
 def test_needs_are_the_largest_of_the_models() -> None:
     paper = read("paper")
     found = grid.needs(paper, "opt", ["125m", "6.7b"])
-    assert (found["memory_mb"], found["minutes"], found["gpus"]) == (80000, 1440, 1)
+    assert (found["memory_mb"], found["minutes"], found["gpus"]) == (160000, 1440, 1)
+    assert grid.needs(paper, "opt", ["6.7b"], "6.7b")["gpus"] == 4
     assert grid.needs(paper, "opt", ["125m"])["memory_mb"] == 16000
 
 

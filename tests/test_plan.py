@@ -175,6 +175,18 @@ def test_the_record_says_what_was_run_and_on_what() -> None:
     assert planned("world", analyses=[]).record() == frozen
 
 
+def test_a_sharded_size_asks_for_its_gpus_where_it_is_trained() -> None:
+    families = smoke()["families"]
+    families["opt"]["models"]["1.3b"]["compute"] = {"gpus": 4, "sharded": True}
+    plan = planned(families=families, compute={"device": "auto", "gpus": 1}, teacher_cache=[])
+    names = {"family": "opt", "size": "1.3b", "seed": "1"}
+    teacher, text = plan.job("teacher", names), plan.job("text", names)
+    assert (teacher.needs.gpus, text.needs.gpus) == (4, 1)
+    assert teacher.settings["compute"]["sharded"] is True
+    live = student(plan, "supervised_kd")
+    assert live.needs.gpus == 1 and "sharded" not in live.settings["compute"]
+
+
 def test_only_training_asks_for_several_gpus() -> None:
     plan = planned(compute={"device": "auto", "gpus": 2})
     names = {"family": "opt", "size": "1.3b", "seed": "1"}

@@ -134,7 +134,12 @@ def fits(plan: Plan) -> list[tuple[str, float]]:
         role = "teacher" if size in teachers else "student"
         settings = grid.training(plan.config, family, size, role)
         shape = shape_of(plan.config, family, size)
-        found.append((f"{family} {size} as {role}", needs_of(shape, settings)))
+        own = plan.config["compute"] | plan.config["families"][family]["models"][size].get(
+            "compute", {}
+        )
+        share = max(1, own["gpus"]) if own["sharded"] and role == "teacher" else 1
+        name = f"{family} {size} as {role}" + (f", 1 of {share}" if share > 1 else "")
+        found.append((name, needs_of(shape, settings, share)))
     return found
 
 
@@ -185,10 +190,10 @@ def _downloaded(config: Mapping[str, Any]) -> list[str]:
 
 
 def _fitting(plan: Plan) -> list[str]:
-    lines = ["", f"{'trained':<28}{'GiB':>7}  fits in"]
+    lines = ["", f"{'trained':<36}{'GiB':>7}  fits in"]
     for what, size in fits(plan):
         cards = [f"{card} GiB" for card in CARDS if size < 0.92 * card * GIB]
-        lines.append(f"{what:<28}{size / GIB:>7,.1f}  {', '.join(cards) or 'none of these'}")
+        lines.append(f"{what:<36}{size / GIB:>7,.1f}  {', '.join(cards) or 'none of these'}")
     return [*lines, ""]
 
 

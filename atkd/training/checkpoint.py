@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atkd.runtime.files import InputError, first_line, write_json
@@ -67,18 +67,18 @@ def read_tree(folder: Path, name: str) -> Any:
     return unpack(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
 
 
-def write_state(folder: Path, model: torch.nn.Module, parts: Mapping[str, Any]) -> None:
-    """Writes what all processes share: weights, and the state of parts by name."""
-    save_model(model, str(folder / WEIGHTS))
-    write_tree(folder, STATE, {name: part.state_dict() for name, part in parts.items()})
+def write_state(folder: Path, weights: Mapping[str, Tensor], states: Mapping[str, Any]) -> None:
+    """Writes what all processes share: weights, and states of other parts by name."""
+    held: dict[int, str] = {}
+    for name, tensor in weights.items():  # one of those that are tied to each other
+        held.setdefault(tensor.data_ptr() or id(tensor), name)
+    save_file({name: weights[name].contiguous() for name in held.values()}, folder / WEIGHTS)
+    write_tree(folder, STATE, states)
 
 
-def read_state(folder: Path, model: torch.nn.Module, parts: Mapping[str, Any]) -> None:
-    """Restores what `write_state` wrote, in place."""
-    load_model(model, str(folder / WEIGHTS))
-    found = read_tree(folder, STATE)
-    for name, part in parts.items():
-        part.load_state_dict(found[name])
+def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_state` was given, tied weights once."""
+    return load_file(folder / WEIGHTS), read_tree(folder, STATE)
 
 
 def write_random(folder: Path, process: int) -> None:

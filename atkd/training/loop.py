@@ -25,7 +25,7 @@ from atkd.losses.weighting import gatherer
 from atkd.models.checkpoints import hidden_states
 from atkd.runtime.files import InputError
 from atkd.runtime.progress import Progress
-from atkd.training import checkpoint
+from atkd.training import checkpoint, sharding
 from atkd.training.muon import RATE, Muon, hidden_matrices
 
 if TYPE_CHECKING:
@@ -78,18 +78,34 @@ def accelerator(device: str, precision: str) -> Accelerator:
 
 
 class Loop:
-    """State of one training: model, optimiser, schedule, step; saved and resumed as a whole."""
+    """State of one training: model, optimiser, schedule, step; saved and resumed as a whole.
 
-    def __init__(self, run: Accelerator, model: Any, settings: Optimisation, steps: int) -> None:
+    `sharded`: whether its processes share the model's weights and states.
+    """
+
+    def __init__(
+        self,
+        run: Accelerator,
+        model: Any,
+        settings: Optimisation,
+        steps: int,
+        sharded: bool = False,
+    ) -> None:
         from transformers import get_cosine_schedule_with_warmup
 
         self.run, self.settings, self.step = run, settings, 0
+        self.model, self.sharded = model, sharded and run.num_processes > 1
         self.last = settings.last_step(steps)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
+        module = Supervised(model)
+        if self.sharded:
+            sharding.shard(module.to(run.device), model, str(run.device), run.num_processes)
         made = optimisers(model, settings)
         warmup = math.ceil(settings.warmup_ratio * steps)
-        self.module, *self.optimisers = run.prepare(Supervised(model), *made)
+        prepared = run.prepare(*([] if self.sharded else [module]), *made)
+        prepared = prepared if isinstance(prepared, tuple) else (prepared,)
+        self.module, *self.optimisers = (module, *prepared) if self.sharded else prepared
         self.schedules = [get_cosine_schedule_with_warmup(each, warmup, steps) for each in made]
         self.module.train()
 
@@ -114,7 +130,7 @@ class Loop:
             self._check_finite(part, batch)
             total += part
             count += int(batch.supervised_BS.sum())
-        norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings.clip).item()
+        norm = self._clipped()
         if not math.isfinite(norm):
             raise InputError(f"step {self.step + 1}: the gradient's norm is {norm}; {KEPT}")
         for optimiser, schedule in zip(self.optimisers, self.schedules, strict=True):
@@ -124,8 +140,15 @@ class Loop:
         self.step += 1
         return self._summed(total), norm, int(self._summed(count))
 
+    def _clipped(self) -> float:
+        """Clips the gradient and says what its norm was."""
+        norm = self.run.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        return float(sharding.gathered(norm).item())
+
     def _sync(self, last: bool) -> Any:
-        return contextlib.nullcontext() if last else self.run.no_sync(self.module)
+        if self.sharded:
+            self.module.set_requires_gradient_sync(last)
+        return contextlib.nullcontext() if last or self.sharded else self.run.no_sync(self.module)
 
     def _summed(self, value: float) -> float:
         if self.run.num_processes == 1:
@@ -148,10 +171,11 @@ class Loop:
     def save(self, work: Path, identity: str, objective: Objective) -> None:
         """Writes a checkpoint, whole or not at all, and drops the one before."""
         part, final = work / "part", work / f"step-{self.step:07d}"
+        weights, states = self._state(objective)
         if self.run.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            checkpoint.write_state(part, *self._kept(objective))
+            checkpoint.write_state(part, weights, states)
         self.run.wait_for_everyone()
         checkpoint.write_random(part, self.run.process_index)
         self.run.wait_for_everyone()  # every process writes into the folder that is renamed
@@ -163,15 +187,29 @@ class Loop:
                     shutil.rmtree(old)
         self.run.wait_for_everyone()
 
-    def _kept(self, objective: Objective) -> tuple[Any, dict[str, Any]]:
-        """The model, and by name what else has a state."""
-        parts = {"objective": objective}
+    def _parts(self, objective: Objective) -> dict[str, Any]:
+        """By name what has a state beside the model."""
+        parts: dict[str, Any] = {"objective": objective}
         for number, pair in enumerate(zip(self.optimisers, self.schedules, strict=True)):
             parts |= {
                 f"{kind}_{number}": each
                 for kind, each in zip(("optimiser", "schedule"), pair, strict=True)
             }
-        return self.run.unwrap_model(self.module).model, parts
+        return parts
+
+    def _state(self, objective: Objective) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The model's weights, and by name the states of what else has one; whole tensors."""
+        states = {name: part.state_dict() for name, part in self._parts(objective).items()}
+        return sharding.gathered((dict(self.model.state_dict()), states))
+
+    def _restore(self, folder: Path, objective: Objective) -> None:
+        weights, states = checkpoint.read_state(folder)
+        sharding.load_weights(self.model, weights)
+        for name, part in self._parts(objective).items():
+            if name.startswith("optimiser"):
+                sharding.load_optimiser(part, states[name])
+            else:
+                part.load_state_dict(states[name])
 
     def resume(self, work: Path, identity: str, objective: Objective) -> None:
         """Continues from the last checkpoint of the same identity; removes those of another.
@@ -186,7 +224,7 @@ class Loop:
         if own:
             with checkpoint.damaged(own[-1]):
                 checkpoint.check_sizes(own[-1], found[own[-1]]["bytes"])
-                checkpoint.read_state(own[-1], *self._kept(objective))
+                self._restore(own[-1], objective)
                 checkpoint.read_random(own[-1], self.run.process_index)
             self.step = found[own[-1]]["step"]
             self.run.print(f"resumed at step {self.step} of {self.last}")

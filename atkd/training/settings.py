@@ -48,11 +48,12 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where a training runs, and in what arithmetic."""
+    """Where a training runs, in what arithmetic, whether its processes share the model."""
 
     device: str
     precision: str
     teacher_dtype: str
+    sharded: bool = False
 
 
 @dataclass(frozen=True)

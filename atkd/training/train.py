@@ -25,7 +25,7 @@ from atkd.models import checkpoints, tokenizers
 from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, folder_lock, naming, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
-from atkd.training import loop, shipped, teacher_cache
+from atkd.training import loop, sharding, shipped, teacher_cache
 from atkd.training.loop import Loop, Supply
 from atkd.training.objective import Objective, make_objective
 from atkd.training.on_policy import OnPolicyBatches, StudentText
@@ -38,10 +38,11 @@ def ingredients(args: argparse.Namespace, settings: Mapping[str, Any]) -> dict[s
     """All that decides the result: settings, seed, template, ids, data, base, teacher."""
     folders = {name: getattr(args, name) for name in ("base", "teacher")}
     files = {name: getattr(args, name) for name in ("data", "text")}
+    compute = settings.get("compute", {})
     return {
         "role": args.role,
         "seed": args.seed,
-        "settings": settings,
+        "settings": settings | {"compute": {k: compute[k] for k in compute if k != "sharded"}},
         "template": fingerprint(),
         "tokenizer": sha256(Path(args.tokenizer) / "tokenizer.json"),
         "cached": bool(args.cache),
@@ -105,6 +106,14 @@ def check_recipe(args: argparse.Namespace, recipe: Recipe) -> None:
         raise InputError(f"--teacher: missing; the loss {recipe.loss!r} needs one")
     if recipe.sequences == "teacher" and not args.text:
         raise InputError("--text: missing; the recipe learns from teacher answers")
+
+
+def check_sharding(settings: TrainingSettings) -> None:
+    """InputError where the model has to be whole: to answer, or to be split by Muon."""
+    own, muon = settings.recipe.student_fraction > 0, settings.training.optimiser == "muon"
+    if settings.compute.sharded and (own or muon):
+        why = "Muon takes whole matrices" if muon else "a student that answers is whole"
+        raise InputError(f"config key compute.sharded: found true, but {why}; expected false")
 
 
 def read_sequences(
@@ -203,6 +212,7 @@ def train(args: argparse.Namespace, given: dict[str, Any], names: Names) -> None
         with naming(args.run):
             facts |= loop.fit(job.state, job.aim, job.supply, job.sampler, work, names.identity)
         facts |= job.aim.facts() | job.facts
+        model = sharding.whole(model) if job.state.sharded else model
     if first_process():
         facts["precision"] = settings.compute.precision
         _finish(stage, model, tokenizer, output, names, facts, settings.training.saved_dtype)
@@ -216,13 +226,14 @@ def set_up(
 ) -> Job:
     """Reads the sequences and opens the teacher that the method needs."""
     check_recipe(args, settings.recipe)
+    check_sharding(settings)
     run = loop.accelerator(device, settings.compute.precision)
     data = read_sequences(args, settings, tokenizer, model.config.max_position_embeddings)
     lengths = [len(sample.ids) for sample in data.samples]
     sampler = BatchSampler(lengths, _batch_size(settings.training, run), args.seed)
     aim = objective(args, settings, str(run.device), tokenizer)
     steps = settings.training.step_count(sampler.per_epoch)
-    state = Loop(run, model, settings.training, steps)
+    state = Loop(run, model, settings.training, steps, settings.compute.sharded)
     supply = supply_of(state, data, settings, tokenizer, args.seed)
     facts = {"samples": len(data), "too_long": data.too_long, "epoch_steps": sampler.per_epoch}
     return Job(state, aim, supply, sampler, facts)

@@ -101,9 +101,9 @@ def test_work_grows_with_what_is_asked() -> None:
 def test_the_papers_forecast_says_what_is_downloaded_and_fits() -> None:
     said = forecast.report(read("paper"), GPUS["a100"], "a100")
     assert "97 models" in said and "facebook/opt-6.7b 12." in said
-    rows = dict(re.findall(r"^(\w+ \S+ as \w+) +[\d.]+  (.+)$", said, re.MULTILINE))
+    rows = dict(re.findall(r"^(\w+ \S+ as .+?) +\d+\.\d  (.+)$", said, re.MULTILINE))
     assert rows["opt 125m as student"] == "24 GiB, 40 GiB, 80 GiB"
-    assert rows["llama 7b as teacher"] == "none of these"
+    assert rows["llama 7b as teacher, 1 of 4"] == "40 GiB, 80 GiB"
     assert re.search(r"teacher cache saves \d+\.\d+ hours for \d", said)
 
 

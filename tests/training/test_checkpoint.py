@@ -82,8 +82,18 @@ def test_optimisers_and_schedules_are_restored(tmp_path: Path) -> None:
 
     model, parts = made()
     trained(model, parts, 3)
-    checkpoint.write_state(tmp_path, model, parts)
+    states = {name: part.state_dict() for name, part in parts.items()}
+    checkpoint.write_state(tmp_path, model.state_dict(), states)
     other, others = made()
-    checkpoint.read_state(tmp_path, other, others)
+    weights, states = checkpoint.read_state(tmp_path)
+    other.load_state_dict(weights)
+    for name, part in others.items():
+        part.load_state_dict(states[name])
     assert torch.equal(trained(model, parts, 4), trained(other, others, 4))
     assert others["schedule"].get_last_lr() == parts["schedule"].get_last_lr()
+
+
+def test_a_weight_under_two_names_is_written_once(tmp_path: Path) -> None:
+    weight = torch.ones(2, 3)
+    checkpoint.write_state(tmp_path, {"one": weight, "two": weight, "three": weight.clone()}, {})
+    assert set(checkpoint.read_state(tmp_path)[0]) == {"one", "three"}
