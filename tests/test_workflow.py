@@ -304,6 +304,15 @@ def test_formatters_and_linters_are_clean(tool: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_nothing_limits_how_often_jobs_start(checkout: Path, snakemake: Snakemake) -> None:
+    target = "results/smoke/data/manifest.json"
+    line = [target, "--cores", "1", "--verbose", "--configfile", "config/smoke.yaml"]
+    done = snakemake(checkout, *line)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "Resources before job selection" in done.stdout
+    assert "Submitting maximum" not in done.stdout
+
+
 STUB = """#!/bin/sh
 echo "$@" >> {record}
 exit 1

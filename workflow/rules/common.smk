@@ -32,6 +32,11 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
+# By default Snakemake starts at most 100 jobs a second; to keep to it it looks at every ready job again
+# a second after each look, so that a run soon looks as often a second as jobs have finished, for nothing.
+if workflow.scheduling_settings is not None:
+    workflow.scheduling_settings.max_jobs_per_timespan = None
+
 FAMILIES, TASKS, OPEN_TASKS = PLAN.families, PLAN.tasks, PLAN.open_tasks
 RUN = "<results>/runs/{family}/{student}/{teacher}/{method}/{seed}"
 
