@@ -52,6 +52,7 @@ rule all:
 
 onstart:
     prepare_results()
+    look_at_jobs_when_one_ends()
     start_fork_server()
 
 

@@ -32,11 +32,6 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-# By default Snakemake starts at most 100 jobs a second; to keep to it it looks at every ready job again
-# a second after each look, so that a run soon looks as often a second as jobs have finished, for nothing.
-if workflow.scheduling_settings is not None:
-    workflow.scheduling_settings.max_jobs_per_timespan = None
-
 FAMILIES, TASKS, OPEN_TASKS = PLAN.families, PLAN.tasks, PLAN.open_tasks
 RUN = "<results>/runs/{family}/{student}/{teacher}/{method}/{seed}"
 
@@ -56,6 +51,15 @@ def prepare_results():
         raise WorkflowError(str(error))
     workflow.globals["results_lock"] = lock
     write_json(f"{PLAN.results}/config.json", dict(config) | {"data_root": PLAN.data_root})
+
+
+def look_at_jobs_when_one_ends():
+    """Takes away Snakemake's limit of 100 jobs a second.
+
+    To keep to it Snakemake looks at every ready job again a second after each look, so that it soon
+    looks as often a second as jobs have finished: 40 % of a core after 170 of them.
+    """
+    workflow.scheduler.job_rate_limiter = None
 
 
 def start_fork_server():
