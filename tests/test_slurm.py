@@ -21,7 +21,7 @@ import pytest
 import yaml
 from helpers import command, copy_of_checkout, needed, over_smoke, quiet_environment
 
-PROFILE = ("--workflow-profile", "profiles/slurm", "--latency-wait", "5", "--jobs", "4")
+PROFILE = ("--workflow-profile", "profiles/slurm", "--latency-wait", "5", "--jobs", "8")
 # There is no accounting here, and nobody waits for 40 seconds.
 QUICK = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1")
 COMPUTE = {"memory_mb": 3000, "minutes": 7}
@@ -89,6 +89,8 @@ def lose_node(number: str) -> None:
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     time.sleep(1)
     slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    for waiting in slurm("squeue", "--noheader", "--states=PENDING", "--format=%i").split():
+        slurm("scontrol", "update", f"JobId={waiting}", "StartTime=now")  # not in two minutes
 
 
 def hang(number: str) -> None:
