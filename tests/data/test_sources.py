@@ -35,7 +35,7 @@ def listed(rows: list[Any]) -> bytes:
 
 
 def packed(rows: list[Any]) -> bytes:
-    return gzip.compress(lines(rows, mtime=0), 1)
+    return gzip.compress(lines(rows), 1, mtime=0)
 
 
 def table(rows: list[Any]) -> bytes:
@@ -48,7 +48,7 @@ WRITERS: dict[str, Callable[[list[Any]], bytes]] = {
     "rows.jsonl": lines,
     "rows.jsonl.gz": packed,
     "rows.json": listed,
-    "rows.json.gz": lambda rows: gzip.compress(listed(rows, mtime=0), 1),
+    "rows.json.gz": lambda rows: gzip.compress(listed(rows), 1, mtime=0),
     "rows.parquet": table,
     "ROWS.JSONL": lines,
     "packed.jsonl": packed,  # gzip is told by the bytes
