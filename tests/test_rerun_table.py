@@ -55,6 +55,7 @@ EDITED = {
     "data/prepare.py": "data",
     "data/sources.py": "data",
     "world/skills.py": "data exact_judge",
+    "forecast/work.py": "",
     "world/grader.py": "data exact_judge",
     "evaluation/evaluate.py": "evaluate",
     "evaluation/metrics.py": f"evaluate exact_judge {SCORED} {DRAWN}",
