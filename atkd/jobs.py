@@ -84,12 +84,18 @@ def folder(path: str) -> str:
     return str(Path(path).parent)
 
 
+def matched(template: str, text: str) -> dict[str, str] | None:
+    """The names that a template such as `RUN` has in a text; None where it is no such text."""
+    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
+    found = re.fullmatch(pattern, text)
+    return found.groupdict() if found else None
+
+
 def named(stage: str, key: str) -> tuple[str, dict[str, str]]:
     """The kind of job that a stage's key names, and its wildcards; InputError if there is none."""
     templates = {kind: template for kind, (of, template) in JOBS.items() if of == stage}
     for kind, template in templates.items():
-        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
-        if found := re.fullmatch(pattern, key):
-            return kind, found.groupdict()
+        if (names := matched(template, key)) is not None:
+            return kind, names
     expected = " or ".join(templates.values()) or "no key: the stage has no --run"
     raise InputError(f"--run: found {key!r}; expected {expected}")

@@ -95,18 +95,15 @@ class Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._missing("EntryNotFound")
         text = path.read_bytes()
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(text).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(text)
+        return self._send(text, "ETag", f'"{hashlib.sha256(text).hexdigest()}"')
 
     def _json(self, found: Any) -> None:
-        text = json.dumps(found).encode()
+        self._send(json.dumps(found).encode(), "Content-Type", "application/json")
+
+    def _send(self, text: bytes, name: str, value: str) -> None:
+        """A body under a header of its own; the header alone where that is all that is asked."""
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header(name, value)
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

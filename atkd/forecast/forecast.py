@@ -8,7 +8,6 @@ but the configuration.
 from __future__ import annotations
 
 import argparse
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -20,17 +19,13 @@ from atkd.forecast.machines import GIB, GPUS, Machine, measured
 from atkd.forecast.shapes import KNOWN, shape_of
 from atkd.forecast.work import Cost, Work, needs_of
 from atkd.grid import Run
+from atkd.jobs import JOBS, folder, matched
 from atkd.plan import Plan
 
-# What a path under the results says of the job that writes it.
+# The folder, under the results, of what each kind of job makes.
 PLACES = {
-    "base": r"models/(?P<family>[^/]+)/(?P<size>[^/]+)/seed(?P<seed>\d+)/base/manifest.json",
-    "teacher": r"models/(?P<family>[^/]+)/(?P<size>[^/]+)/seed(?P<seed>\d+)/teacher/manifest.json",
-    "early_teacher": r"models/(?P<family>[^/]+)/(?P<size>[^/]+)/seed(?P<seed>\d+)/early_teacher/.*",
-    "student": r"students/(?P<family>[^/]+)/(?P<student>[^/]+)/(?P<teacher>[^/]+)/"
-    r"(?P<method>[^/]+)/seed(?P<seed>\d+)/manifest.json",
-    "cache": r"cache/(?P<family>[^/]+)/(?P<size>[^/]+)/seed(?P<seed>\d+)/(?P<sequences>[^/]+)/.*",
-    "text": r"text/(?P<family>[^/]+)/(?P<size>[^/]+)/seed(?P<seed>\d+)/teacher.jsonl",
+    **{kind: JOBS[kind][1] for kind in ("base", "teacher", "early_teacher", "cache", "text")},
+    "student": "students/{family}/{student}/{teacher}/{method}/seed{seed}",
 }
 STAGES = {
     "base": "pretrained models", "teacher": "teachers", "early_teacher": "teachers",
@@ -70,14 +65,15 @@ class Forecast:
 
     def _made(self, path: str) -> float:
         """When the file of a model, a cache or answers can be there; adds the jobs that make it."""
-        for kind, pattern in PLACES.items():
-            found = re.fullmatch(f"{re.escape(self.plan.results)}/{pattern}", path)
-            if found is None:
+        place = folder(path).removeprefix(f"{self.plan.results}/")
+        for kind, template in PLACES.items():
+            names = matched(template, place)
+            if names is None:
                 continue
             if path not in self.nodes:
-                job = self.plan.job(kind, found.groupdict())
+                job = self.plan.job(kind, names)
                 before = max((self._made(str(one)) for one in _paths(job.reads)), default=0.0)
-                self._add(kind, path, self._cost(kind, job, found.groupdict()), before)
+                self._add(kind, path, self._cost(kind, job, names), before)
             return self.nodes[path].end
         return 0.0
 
