@@ -58,7 +58,11 @@ learn: .venv/.ready
 cluster: .venv/.ready
 	$(BIN)/python -m pytest -m cluster
 
-slow: .venv/.ready
+# Where torchao is found, transformers imports it with every model: tests that need it put it on their path.
+.venv/extras: .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ torchao==0.18.0
+
+slow: .venv/.ready .venv/extras
 	$(BIN)/python -m pytest -m slow
 
 deviations: .venv/.ready

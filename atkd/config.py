@@ -25,6 +25,7 @@ from atkd.methods import (
     switches_of,
 )
 from atkd.models.families import FAMILIES
+from atkd.runtime import packages
 from atkd.runtime.files import FORMATS, InputError, format_of, read_json, read_yaml
 from atkd.runtime.schema import conform, nearest
 from atkd.tasks import TASKS, Task, averaged, open_ended
@@ -306,9 +307,9 @@ def _check_pairs(config: dict[str, Any]) -> None:
                 f"config key pairs.{number}: teacher and student are both {pair['student']!r}"
             )
         for role in ("student", "teacher"):
-            _check_batch(config, pair["family"], pair[role], role)
+            _check_training(config, pair["family"], pair[role], role)
         for name in config["methods"]:
-            _check_batch(config, pair["family"], pair["student"], "student", name)
+            _check_training(config, pair["family"], pair["student"], "student", name)
     for family, size in models(config):
         if "build" in config["families"][family]["models"][size]:
             _check_base(config, family, size)
@@ -322,7 +323,7 @@ def _check_base(config: dict[str, Any], family: str, size: str) -> None:
                 f"config key data.settings.pretrain: missing, but {family} {size} is built from "
                 "scratch; expected text to pretrain it on"
             )
-        _check_batch(config, family, size, "base")
+        _check_training(config, family, size, "base")
     elif not config["training"]["student"]["allow_random_student"]:
         raise InputError(
             f"config key training.base: missing, but {family} {size} is built from scratch; "
@@ -330,11 +331,15 @@ def _check_base(config: dict[str, Any], family: str, size: str) -> None:
         )
 
 
-def _check_batch(
+def _check_training(
     config: dict[str, Any], family: str, size: str, role: str, method: str = ""
 ) -> None:
-    """A batch is made of whole micro-batches on every process."""
+    """What training needs is installed, and a batch is whole micro-batches on every process."""
     found = training(config, family, size, role, method)
+    if found["optimiser"] == "adamw_8bit":
+        packages.check("torchao", f"training.{role}.optimiser")
+    if "lora_rank" in found:
+        packages.check("peft", f"training.{role}.lora_rank")
     processes = needs(config, family, [size], size)["gpus"]
     unit = found.get("micro_batch_size", 1) * max(1, processes)
     if found["batch_size"] % unit:

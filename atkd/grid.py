@@ -157,5 +157,5 @@ def needs(
     found = [(size, common | models[size].get("compute", {})) for size in sizes]
     shared = [own | {"gpus": min(1, own["gpus"])} if own["sharded"] and size != trained else own
               for size, own in found]  # fmt: skip
-    keys = ("gpus", "threads", "memory_mb", "minutes")
+    keys = ("gpus", "spread", "threads", "memory_mb", "minutes")
     return {key: max(own[key] for own in shared) for key in keys}

@@ -107,7 +107,9 @@ class Layout:
 
     def needs(self, family: str, *sizes: str, trained: str = "") -> Needs:
         """The largest needs of the models of these sizes, one of which is trained."""
-        return Needs(**grid.needs(self.config, family, sizes, trained))
+        found = grid.needs(self.config, family, sizes, trained)
+        del found["spread"]
+        return Needs(**found)
 
     def task_files(self, tasks: list[str]) -> list[str]:
         """Data files of these tasks."""

@@ -282,7 +282,7 @@ class Plan(Layout):
             "run": place,
             "output": f"{self.results}/{place}/teacher.jsonl",
         }
-        return Job(reads, options, settings, self._one_gpu(family, size))
+        return Job(reads, options, settings, self._one_process(family, size))
 
     def cache(self, family: str, size: str, seed: str, sequences: str) -> Job:
         """A teacher's outputs on fixed sequences."""
@@ -306,12 +306,13 @@ class Plan(Layout):
             "run": place,
             "output": f"{self.results}/{place}",
         }
-        return Job(reads, options, settings, self._one_gpu(family, size))
+        return Job(reads, options, settings, self._one_process(family, size))
 
-    def _one_gpu(self, family: str, *sizes: str) -> Needs:
+    def _one_process(self, family: str, *sizes: str) -> Needs:
         """Needs of a job that runs models in one process."""
-        needs = self.needs(family, *sizes)
-        return Needs(min(1, needs.gpus), needs.threads, needs.memory_mb, needs.minutes)
+        found = grid.needs(self.config, family, sizes)
+        gpus = min(1, found.pop("gpus")) * found.pop("spread")
+        return Needs(gpus, **found)
 
     # Evaluation
 
@@ -322,7 +323,7 @@ class Plan(Layout):
 
     def _alone(self, run: Run) -> Needs:
         size = run.student if run.student != "-" else run.teacher
-        return self._one_gpu(run.family, size)
+        return self._one_process(run.family, size)
 
     def evaluate(self, **names: str) -> Job:
         """A model's answers to all tasks."""
@@ -476,7 +477,7 @@ class Plan(Layout):
             )
             settings["max_length"] = max(lengths)
         sizes = {run.teacher if run.student == "-" else run.student for run in kin}
-        return Job(reads, options, settings, self._one_gpu(family, *sorted(sizes)), command)
+        return Job(reads, options, settings, self._one_process(family, *sorted(sizes)), command)
 
     def diversity(self) -> Job:
         """How alike each model's open-ended answers are."""

@@ -378,3 +378,18 @@ def test_every_key_of_the_schema_is_described() -> None:
     schema = grid.schema()
     assert bare(schema, "") == []
     assert not any(bare(node, name) for name, node in schema["$defs"].items())
+
+
+@pytest.mark.case(
+    "config", "training.teacher.optimiser: adamw_8bit without torchao",
+    "training.teacher.optimiser: needs the package torchao",
+)  # fmt: skip
+def test_a_package_that_settings_need_is_missed_before_anything_runs() -> None:
+    with pytest.raises(
+        InputError, match=r"training\.teacher\.optimiser: needs the package torchao"
+    ):
+        grid.checked(put(read("smoke"), "training/teacher/optimiser", "adamw_8bit"))
+    found = grid.checked(put(read("smoke"), "training/teacher/lora_rank", 4))
+    settings = grid.training(found, "opt", "1.3b", "teacher")
+    assert settings["lora_rank"] == 4
+    assert "lora_rank" not in grid.training(found, "opt", "125m", "student")

@@ -188,10 +188,16 @@ def test_a_sharded_size_asks_for_its_gpus_where_it_is_trained() -> None:
 
 
 def test_only_training_asks_for_several_gpus() -> None:
-    plan = planned(compute={"device": "auto", "gpus": 2})
+    families = smoke()["families"]
+    plan = planned(families=families, compute={"device": "auto", "gpus": 2})
     names = {"family": "opt", "size": "1.3b", "seed": "1"}
     assert plan.job("teacher", names).needs.gpus == 2
     assert plan.job("text", names).needs.gpus == 1
+    families["opt"]["models"]["1.3b"]["compute"] = {"spread": 3}
+    plan = planned(families=families, compute={"device": "auto", "gpus": 2})
+    assert plan.job("teacher", names).needs.gpus == 2
+    assert plan.job("text", names).needs.gpus == 3
+    assert student(plan, "supervised_kd").needs.gpus == 2
 
 
 def test_every_kind_of_job_is_found_again_by_its_short_command_line() -> None:

@@ -136,8 +136,11 @@ class Work:
 
 def needs_of(shape: Shape, settings: Mapping[str, Any], share: int = 1) -> float:
     """Bytes on a device to train a model: weights, gradients, two moments, one layer's states."""
+    each = 10.0 if settings["optimiser"] == "adamw_8bit" else 16.0
+    if rank := settings.get("lora_rank"):  # weights, and all of it for two matrices beside each
+        each = 4.0 + each * 8.0 * rank / shape.width
     micro = settings.get("micro_batch_size") or settings["batch_size"]
     tokens = micro * settings["max_length"]
     kept = 1 if settings.get("gradient_checkpointing") else 17  # tensors of the width a layer keeps
     states = 2.0 * tokens * shape.width * (kept * shape.layers + 17)
-    return 16.0 * shape.parameters / share + states + 6.0 * tokens * shape.ids
+    return each * shape.parameters / share + states + 6.0 * tokens * shape.ids

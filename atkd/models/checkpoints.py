@@ -150,8 +150,16 @@ def load(
             raise InputError(
                 f"{path}: missing or not of the size in {MANIFEST} ({facts['bytes']} bytes)"
             )
-    model = _open(str(folder), {"local_files_only": True, "use_safetensors": True}, dtype)
-    return model.to(device).eval()
+    options = {"local_files_only": True, "use_safetensors": True, **placement(device)}
+    model = _open(str(folder), options, dtype)
+    return (model if "device_map" in options else model.to(device)).eval()
+
+
+def placement(device: str) -> dict[str, Any]:
+    """How to open a model on the GPUs that one process was given; {} for a single device."""
+    given = "CUDA_VISIBLE_DEVICES" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) == 1
+    several = device == "cuda" and given and torch.cuda.device_count() > 1
+    return {"device_map": "auto"} if several else {}
 
 
 def check_weights(folder: str | os.PathLike[str]) -> None:
@@ -205,15 +213,17 @@ def hidden_states(
     """What the head is applied to: final norm and any output projection included [B, T, d]."""
     backbone = getattr(model, model.base_model_prefix)
     output = backbone(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
-    return output.last_hidden_state
+    return output.last_hidden_state.to(input_ids_BT.device)  # from the last of several GPUs
 
 
 def head_rows(model: PreTrainedModel, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The head's weight [V, d] and bias [V] (or None) for the tokenizer's ids alone.
 
-    The very same tensors where that is all rows: a slice's gradient is copied into a whole one.
+    The very same tensors where that is all rows and the head lies where ids go in: a slice's
+    gradient is copied into a whole one.
     """
-    weight, bias = head(model).weight, head(model).bias
+    weight, bias = head(model).weight.to(model.device), head(model).bias
+    bias = None if bias is None else bias.to(model.device)
     if vocabulary == len(weight):
         return weight, bias
     return weight[:vocabulary], None if bias is None else bias[:vocabulary]

@@ -114,7 +114,10 @@ def decode(
                 break
             if len(going) < len(rows_b):
                 rows_b, chosen_b, mask_bT = rows_b[going], chosen_b[going], mask_bT[going]
-                positions_b1, past = positions_b1[going], [each[going] for each in past]
+                positions_b1, past = (
+                    positions_b1[going],
+                    [each[going.to(each.device)] for each in past],
+                )
             mask_bT = torch.cat([mask_bT, mask_bT.new_ones(len(mask_bT), 1)], dim=1)
             positions_b1 = positions_b1 + 1
             logits_b1V, *past = advance(

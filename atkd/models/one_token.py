@@ -61,7 +61,7 @@ def worth_tracing(model: Any) -> bool:
         model.device.type == "cpu"
         and config.model_type in TRACED
         and getattr(config, "_attn_implementation", None) == "sdpa"
-        and "forward" not in vars(model)  # put in its place by somebody
+        and "forward" not in vars(model)  # put in its place by somebody, or spread over devices
         and not torch.is_autocast_enabled("cpu")
     )
 

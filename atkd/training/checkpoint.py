@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from atkd.runtime import packages
 from atkd.runtime.files import InputError, first_line, write_json
 
 WEIGHTS, STATE, FACTS = "model.safetensors", "state", "step.json"
-TENSOR, PAIRS, TUPLE = "tensor", "pairs", "tuple"
+TENSOR, PAIRS, TUPLE, EIGHT_BITS = "tensor", "pairs", "tuple", "eight_bits"
 
 
 def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
@@ -27,6 +28,9 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
 
     TypeError on anything but mappings, lists, tuples, tensors, text, numbers, booleans and None.
     """
+    if type(value).__name__ == "OptimState8bit":  # torchao's, of moments
+        parts = [value.codes, value.scale, value.qmap, value.signed]
+        return {EIGHT_BITS: pack(parts, tensors, name)}
     if isinstance(value, Tensor):
         tensors[name] = value.detach().contiguous().clone()
         return {TENSOR: name}
@@ -49,6 +53,10 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     ((kind, inner),) = value.items()
     if kind == TENSOR:
         return tensors[inner]
+    if kind == EIGHT_BITS:
+        optim = packages.needed("torchao.optim", "training.optimiser")
+        parts = unpack(inner, tensors)
+        return optim.subclass_8bit.OptimState8bit(*parts, dtype=torch.float32)
     if kind == PAIRS:
         return {key: unpack(item, tensors) for key, item in inner}
     return tuple(unpack(item, tensors) for item in inner)

@@ -23,6 +23,7 @@ from torch import Tensor
 from atkd.data.sequences import Batch, BatchSampler
 from atkd.losses.weighting import gatherer
 from atkd.models.checkpoints import hidden_states
+from atkd.runtime import packages
 from atkd.runtime.files import InputError
 from atkd.runtime.progress import Progress
 from atkd.training import checkpoint, sharding
@@ -55,19 +56,23 @@ class Supervised(torch.nn.Module):
 
 
 def optimisers(model: Any, settings: Optimisation) -> list[torch.optim.Optimizer]:
-    """AdamW of all parameters, or Muon of the hidden matrices and AdamW of the rest."""
+    """AdamW of all that is trained, or Muon of the hidden matrices and AdamW of the rest.
+
+    Where moments have 8 bits, those of tensors below 4,096 numbers are float32 all the same.
+    """
     rate, decay = settings.learning_rate, settings.weight_decay
+    betas = (0.9, settings.beta2)
+    rest = [each for each in model.parameters() if each.requires_grad]
+    if settings.optimiser == "adamw_8bit":
+        torchao = packages.needed("torchao.optim", "training.optimiser")
+        return [torchao.AdamW8bit(rest, rate, betas, weight_decay=decay)]
     found: list[torch.optim.Optimizer] = []
-    rest = list(model.parameters())
     if settings.optimiser == "muon":
         matrices = hidden_matrices(model)
         found.append(Muon(matrices, RATE * rate, decay))
         own = set(map(id, matrices))
         rest = [each for each in rest if id(each) not in own]
-    return [
-        *found,
-        torch.optim.AdamW(rest, rate, (0.9, settings.beta2), weight_decay=decay, fused=True),
-    ]
+    return [*found, torch.optim.AdamW(rest, rate, betas, weight_decay=decay, fused=True)]
 
 
 def accelerator(device: str, precision: str) -> Accelerator:
@@ -289,7 +294,7 @@ class MetricsLog:
         """Appends the step if it is due."""
         if not loop.run.is_main_process or (loop.step % self.every and loop.step != loop.last):
             return
-        rate = loop.schedules[-1].get_last_lr()[0]
+        rate = float(loop.schedules[-1].get_last_lr()[0])
         row = {
             "step": loop.step,
             "loss": loss,

@@ -17,7 +17,8 @@ class Optimisation:
     `steps` of the optimiser, or `epochs`; `batch_size` samples a step, over all processes;
     `micro_batch_size` of them at a time (all at once where it is absent); `max_length` in tokens;
     `packed`: whether a base's texts are joined to blocks of that length; `saved_dtype`: of the
-    weights that are saved; `stop_at`: the share of the steps after which training ends.
+    weights that are saved; `lora_rank`: of adapters, which are trained alone where it is given;
+    `stop_at`: the share of the steps after which training ends.
     """
 
     batch_size: int
@@ -36,6 +37,7 @@ class Optimisation:
     steps: int | None = None
     epochs: float | None = None
     micro_batch_size: int | None = None
+    lora_rank: int | None = None
 
     def step_count(self, per_epoch: int) -> int:
         """Optimiser steps of the whole training, from those of an epoch."""

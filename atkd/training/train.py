@@ -26,6 +26,7 @@ from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, folder_lock, naming, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
 from atkd.training import loop, sharding, shipped, teacher_cache
+from atkd.training.adapters import Adapted
 from atkd.training.loop import Loop, Supply
 from atkd.training.objective import Objective, make_objective
 from atkd.training.on_policy import OnPolicyBatches, StudentText
@@ -109,11 +110,16 @@ def check_recipe(args: argparse.Namespace, recipe: Recipe) -> None:
 
 
 def check_sharding(settings: TrainingSettings) -> None:
-    """InputError where the model has to be whole: to answer, or to be split by Muon."""
-    own, muon = settings.recipe.student_fraction > 0, settings.training.optimiser == "muon"
-    if settings.compute.sharded and (own or muon):
-        why = "Muon takes whole matrices" if muon else "a student that answers is whole"
-        raise InputError(f"config key compute.sharded: found true, but {why}; expected false")
+    """InputError where processes are to share what has to be whole."""
+    training = settings.training
+    reasons = {
+        "a student that answers is whole": settings.recipe.student_fraction > 0,
+        "Muon takes whole matrices": training.optimiser == "muon",
+        "moments of 8 bits are for one device": training.optimiser == "adamw_8bit",
+        "adapters are for one device": training.lora_rank is not None,
+    }
+    if settings.compute.sharded and (why := [each for each, holds in reasons.items() if holds]):
+        raise InputError(f"config key compute.sharded: found true, but {why[0]}; expected false")
 
 
 def read_sequences(
@@ -176,7 +182,14 @@ class Job(NamedTuple):
     aim: Objective
     supply: Supply
     sampler: BatchSampler
+    adapted: Adapted | None
     facts: dict[str, Any]
+
+    def finished(self) -> Any:
+        """The trained model in one piece. Every process has to ask for it."""
+        if self.adapted is not None:
+            return self.adapted.merged()
+        return sharding.whole(self.state.model) if self.state.sharded else self.state.model
 
 
 class Names(NamedTuple):
@@ -212,7 +225,7 @@ def train(args: argparse.Namespace, given: dict[str, Any], names: Names) -> None
         with naming(args.run):
             facts |= loop.fit(job.state, job.aim, job.supply, job.sampler, work, names.identity)
         facts |= job.aim.facts() | job.facts
-        model = sharding.whole(model) if job.state.sharded else model
+        model = job.finished()
     if first_process():
         facts["precision"] = settings.compute.precision
         _finish(stage, model, tokenizer, output, names, facts, settings.training.saved_dtype)
@@ -233,10 +246,12 @@ def set_up(
     sampler = BatchSampler(lengths, _batch_size(settings.training, run), args.seed)
     aim = objective(args, settings, str(run.device), tokenizer)
     steps = settings.training.step_count(sampler.per_epoch)
+    rank = settings.training.lora_rank
+    adapted = Adapted.of(model, rank) if rank else None
     state = Loop(run, model, settings.training, steps, settings.compute.sharded)
     supply = supply_of(state, data, settings, tokenizer, args.seed)
     facts = {"samples": len(data), "too_long": data.too_long, "epoch_steps": sampler.per_epoch}
-    return Job(state, aim, supply, sampler, facts)
+    return Job(state, aim, supply, sampler, adapted, facts)
 
 
 def _finish(

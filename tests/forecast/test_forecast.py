@@ -109,9 +109,15 @@ def test_the_papers_forecast_says_what_is_downloaded_and_fits() -> None:
 
 def test_weights_gradients_and_moments_take_sixteen_bytes() -> None:
     shape = Shape(32, 4096, 11008, 32000, gated=True)
-    settings = {"batch_size": 1, "max_length": 1, "gradient_checkpointing": True}
+    settings: dict[str, Any] = {
+        "batch_size": 1, "max_length": 1, "gradient_checkpointing": True, "optimiser": "adamw",
+    }  # fmt: skip
     found = forecast.needs_of(shape, settings)
     assert found == pytest.approx(16 * shape.parameters, rel=1e-3) and found > 100 * GIB
+    less = forecast.needs_of(shape, settings | {"optimiser": "adamw_8bit"})
+    assert less == pytest.approx(10 * shape.parameters, rel=1e-3)
+    least = forecast.needs_of(shape, settings | {"lora_rank": 16})
+    assert 4 * shape.parameters < least < 4.6 * shape.parameters
 
 
 def test_this_machine_is_measured(

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import dispatch_model
 from helpers import with_a_hole
 
-from atkd.models import checkpoints, tokenizers
+from atkd.models import checkpoints, generation, tokenizers
+from atkd.models.families import FAMILIES
 from atkd.runtime.files import InputError
 
 TEXT = ["the cat sat on the mat and the dog sat on the cat " * 4]
@@ -128,3 +130,33 @@ def test_weights_that_are_missing_are_refused(tokenizer: Any, tmp_path: Path) ->
     source = binary_folder(tokenizer, tmp_path, without_a_block)
     with pytest.raises(InputError, match="parameters missing, first"):
         checkpoints.open_source(source, "pythia", tokenizer, 32, 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_in_pieces_answers_as_in_one(family: str, tmp_path: Path) -> None:
+    """Pieces on the disk and in memory, moved as those on several GPUs are."""
+    found = tokenizers.train_tokenizer(family, TEXT, 264)
+    checkpoints.save(checkpoints.build(family, shape(layers=2), found, 64, 1), found, tmp_path, {})
+    whole, pieces = checkpoints.load(tmp_path), checkpoints.load(tmp_path)
+    last = next(name for name, _ in whole.named_modules() if name.endswith("layers.1"))
+    places = {name: "cpu" for name, child in whole.named_modules() if not [*child.children()]}
+    places = {name: each for name, each in places.items() if not name.startswith(last)}
+    dispatch_model(pieces, places | {last: "disk"}, "cpu", offload_dir=str(tmp_path / "off"))
+    checkpoints.check_head(pieces, len(found))
+    prompts = [[5, 6, 7], [8, 9, 10, 11, 12]]
+    options = (["a", "b"], [6, 9], found, 1.0)
+    expected = generation.answers(whole, prompts, *options)
+    assert generation.answers(pieces, prompts, *options) == expected
+
+
+def test_only_a_process_that_was_given_several_gpus_spreads_a_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert checkpoints.placement("cuda") == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert checkpoints.placement("cuda") == {"device_map": "auto"}
+    assert checkpoints.placement("cpu") == {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert checkpoints.placement("cuda") == {}

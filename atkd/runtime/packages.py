@@ -1,0 +1,22 @@
+"""Packages that only some settings need."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from atkd.runtime.files import InputError
+
+
+def check(package: str, key: str) -> None:
+    """InputError if the package that a configuration's key needs is not installed."""
+    name = package.partition(".")[0]
+    if importlib.util.find_spec(name) is None:
+        raise InputError(f"config key {key}: needs the package {name}; pip install {name}")
+
+
+def needed(package: str, key: str) -> Any:
+    """The package; InputError as of `check`."""
+    check(package, key)
+    return importlib.import_module(package)
