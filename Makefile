@@ -11,7 +11,7 @@ BASES := results/reference/bases
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
-	@echo "make plan        what a configuration will cost before it runs (CONFIG=config/world.yaml)"
+	@echo "make plan        what a configuration will cost before it runs (CONFIG=config/world.yaml, or several files)"
 	@echo "make bases       pretrains the bases anew that come with the project, and replaces them"
 	@echo "make smoke       a corner of it"
 	@echo "make test        the tests"

@@ -1,4 +1,5 @@
 import os
+import re
 
 from snakemake.utils import min_version
 
@@ -23,7 +24,7 @@ pathvars:
 
 
 wildcard_constraints:
-    family="|".join(KNOWN_FAMILIES),
+    family="|".join(map(re.escape, config["families"])),
     size="[^/]+",
     student="[^/]+",
     teacher="[^/]+",

@@ -36,6 +36,7 @@ STAGES = {
     ),
     "train": Stage("atkd.training.train", "train a base, a teacher or a student", True),
     "bases": Stage("atkd.training.shipped", "collect a run's bases to ship them"),
+    "export": Stage("atkd.training.export", "copy a finished model for other programs", True),
     "teacher-answers": Stage("atkd.training.teacher_answers", "sample a teacher's answers", True),
     "teacher-cache": Stage("atkd.training.teacher_cache", "keep a teacher's outputs", True),
     "evaluate": Stage("atkd.evaluation.evaluate", "let a model answer every task", True),

@@ -42,7 +42,6 @@ REGISTRIES: dict[str, Callable[[], list[str]]] = {
     "local_tasks": lambda: [task for task, row in TASKS.items() if row.files],
     "formats": lambda: list(FORMATS),
     "answers": lambda: ["generation", *TASKS],
-    "families": lambda: list(FAMILIES),
     "switches": lambda: list(SWITCHES),
     "analyses": lambda: list(ANALYSES),
 }
@@ -82,9 +81,24 @@ def _name(node: Any) -> None:
         _name(child)
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """A configuration file, YAML or JSON, checked; InputError names the file or the bad key."""
-    return checked(read(path))
+def load(*paths: str | Path) -> dict[str, Any]:
+    """A configuration file, YAML or JSON, and what is laid over it, checked.
+
+    InputError names the file or the bad key.
+    """
+    found: dict[str, Any] = {}
+    for path in paths:
+        _lay(read(path), found)
+    return checked(found)
+
+
+def _lay(over: Mapping[str, Any], under: dict[str, Any]) -> None:
+    """Puts a file's values into another's, key by key, as Snakemake does."""
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(under.get(key), dict):
+            _lay(value, under[key])
+        else:
+            under[key] = value
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -275,6 +289,11 @@ def _check_families(config: dict[str, Any]) -> None:
             sources[f"{key}.models.{size}"] = (model, ("build", "folder", "hub"))
         for place, (source, kinds) in sources.items():
             kind = _only_one(place, source, kinds)
+            if family not in FAMILIES and kind not in ("folder", "hub"):
+                raise InputError(
+                    f"{place}: found {kind}, but {family} is a family of your own, whose files "
+                    f"are in a folder or on the hub{nearest(family, FAMILIES)}"
+                )
             if "revision" in source and kind != "hub":
                 raise InputError(f"{place}.revision: found {source['revision']!r} without hub")
         for size, model in found["models"].items():

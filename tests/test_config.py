@@ -50,7 +50,7 @@ BAD = [
     ("pairs.0.family", "otp", "pairs.0.family: unknown 'otp' (did you mean 'opt'?)"),
     ("pairs.0.teacher", "1.3", "pairs.0.teacher: unknown '1.3' (did you mean '1.3b'?)"),
     ("pairs.0.teacher", "125m", "pairs.0: teacher and student are both '125m'"),
-    ("families.oppt", FAMILY, "families: found \"oppt\"; expected one of ['opt', 'pythia'"),
+    ("families.oppt", FAMILY, "or on the hub (did you mean 'opt'?)"),
     ("training.student.learning_rate", -1e-3, "learning_rate: found -0.001; expected a number"),
     ("training.student.learning_rate", "fast", 'learning_rate: found "fast"; expected number'),
     ("evaluation.limit.dolly", 0, "evaluation.limit.dolly: found 0; expected a number of at least"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT
+import transformers
+from helpers import ROOT, command, quiet_environment
 from hub_mirror import COMMIT, Hub, mirror
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from atkd.models import checkpoints, tokenizers
 
@@ -122,3 +125,78 @@ def test_a_data_set_is_downloaded(hub: Hub, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = (tmp_path / "data/train.jsonl").read_text().splitlines()
     assert len(rows) == 9 and json.loads(rows[0])["instruction"].startswith("Count to ")
+
+
+def qwen(folder: Path, layers: int) -> None:
+    """A stand-in of a Qwen3 with a tokenizer of its kind: no BOS, tokens of its own for chats."""
+    own = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=own, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=own[0], pad_token=own[0]
+    ).save_pretrained(folder)
+    config = transformers.Qwen3Config(
+        vocab_size=320, hidden_size=16, intermediate_size=32, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(layers)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_a_pair_of_ones_own_from_the_hub_is_distilled_as_shown(tmp_path: Path) -> None:
+    """config/README.md's recipe over the paper's configuration, on stand-ins, with few rows."""
+    page = (ROOT / "config/README.md").read_text("utf-8")
+    (recipe,) = re.findall(r"```yaml pair\n(.*?)```", page, re.DOTALL)
+    assert len(recipe.splitlines()) <= 10
+    (tmp_path / "qwen.yaml").write_text(recipe, "utf-8")
+    names = {"Qwen/Qwen3-0.6B-Base": 1, "Qwen/Qwen3-1.7B-Base": 2}
+    for name, layers in names.items():
+        qwen(tmp_path / name, layers)
+    rows = [json.dumps({"instruction": f"Count to {n}.", "output": str(n)}) for n in range(9)]
+    for name in (DATA, ASKED):
+        (tmp_path / name).mkdir(parents=True)
+        kept = rows[:5] if name == DATA else rows[5:]
+        (tmp_path / name / "train.jsonl").write_text("\n".join(kept))
+    absent = ("selfinst", "vicuna", "koala", "wizardlm", "mmlu", "drop", "bbh")
+    tasks = dict.fromkeys(absent) | {"dolly": [{"id": ASKED}]}
+    small = {
+        "tasks": ["dolly"],
+        "methods": ["sft", "seqkd", "supervised_kd_atkd", "gkd"],
+        "data": {"settings": {"train": [{"id": DATA}], "tasks": tasks}},
+        "training": {role: {"steps": 2, "batch_size": 2, "micro_batch_size": 2}
+                     for role in ("teacher", "student")},
+        "compute": {"device": "cpu", "gpus": 0, "threads": 1, "memory_mb": 2000},
+        "student_text": {"max_new_tokens": 8},
+        "teacher_text": {"max_new_tokens": 8},
+        "evaluation": {"context": 256, "max_new_tokens": {"generation": 8}},
+    }  # fmt: skip
+    (tmp_path / "small.yaml").write_text(json.dumps(small), "utf-8")
+    run = tmp_path / "run"
+    with mirror({name: tmp_path / name for name in (*names, DATA, ASKED)}) as hub:
+        files = [str(ROOT / "config/paper.yaml"), "qwen.yaml", "small.yaml"]
+        files = [str(tmp_path / name) for name in files]
+        line = command("-s", str(ROOT / "Snakefile"), "--directory", str(run), "--cores", "2")
+        own = quiet_environment() | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            [*line, "--configfile", *files], env=own, capture_output=True, text=True, timeout=600
+        )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    tables = (run / "results/qwen/tables/main_qwen3.md").read_text("utf-8")
+    assert "0.6B ← 1.7B | Supervised KD + ATKD" in tables, tables
+    student = "results/qwen/students/qwen3/0.6b/1.7b/gkd/seed1"
+    arguments = ["export", "--model", str(run / student), "--output", str(tmp_path / "mine")]
+    assert "--model results/qwen/students/qwen3/0.6b/1.7b/gkd_atkd/seed1 --output" in page
+    done = subprocess.run(
+        [sys.executable, "-m", "atkd", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mine")
+    assert type(opened).__name__ == "Qwen3ForCausalLM"

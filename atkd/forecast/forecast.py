@@ -196,7 +196,9 @@ def _fitting(plan: Plan) -> list[str]:
 def main() -> None:
     """Prints what a configuration will cost; runs nothing of it."""
     parser = argparse.ArgumentParser(prog="python -m atkd plan", description=__doc__)
-    parser.add_argument("--config", required=True, dest="file", help="configuration file")
+    parser.add_argument(
+        "--config", required=True, nargs="+", dest="files", help="file, and files laid over it"
+    )
     parser.add_argument(
         "--machine",
         choices=["this", *GPUS],
@@ -204,7 +206,7 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="jobs that run at once (default: 1)")
     args = parser.parse_args()
-    config = configuration.load(args.file)
+    config = configuration.load(*args.files)
     name = args.machine or ("this" if config["compute"]["device"] == "cpu" else "a100")
     machine = measured(args.jobs) if name == "this" else GPUS[name]
     print(report(config, machine, name))

@@ -106,8 +106,16 @@ FAMILIES: dict[str, Family] = {
 def family_of(name: str) -> Family:
     """The family's row; InputError if it is unknown."""
     if name not in FAMILIES:
-        raise InputError(f"family: found {name!r}, expected one of {', '.join(FAMILIES)}")
+        raise InputError(
+            f"family: found {name!r}, which is known from its files alone; expected one of "
+            f"{', '.join(FAMILIES)}, or hub or folder"
+        )
     return FAMILIES[name]
+
+
+def family_title(name: str) -> str:
+    """How tables name a family; one without a row bears its own name."""
+    return FAMILIES[name].title if name in FAMILIES else name
 
 
 def size(label: str) -> float:

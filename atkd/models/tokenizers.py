@@ -37,22 +37,24 @@ def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
     """A Hugging Face tokenizer of `family` with its BOS, EOS and padding set.
 
     `source` is one of {"folder": path} (Hugging Face layout), {"files": path} (the family's raw
-    files), {"hub": id, "revision": r}. InputError if it is none of these, is not there, opens
-    empty, has no fast form, reads text as special tokens, or the family is unknown.
+    files), {"hub": id, "revision": r}. A family without a row is taken as the tokenizer describes
+    it. InputError if it is none of these, is not there, opens empty, has no fast form or no EOS,
+    reads text as special tokens, or raw files are those of an unknown family.
     """
-    row = family_of(family)
+    if "files" in source:
+        row = family_of(family)
+        return _wrap(_from_raw(Path(source["files"]), row), row)
     if "folder" in source:
-        backend = _from_folder(Path(source["folder"]))
-    elif "files" in source:
-        backend = _from_raw(Path(source["files"]), row)
+        found = _from_folder(Path(source["folder"]))
     elif "hub" in source:
-        backend = _from_hub(source["hub"], source.get("revision") or "main")
+        found = _from_hub(source["hub"], source.get("revision") or "main")
     else:
-        found = ", ".join(source) or "nothing"
+        names = ", ".join(source) or "nothing"
         raise InputError(
-            f"tokenizer: found {found}, expected one of folder, files, hub, train, words"
+            f"tokenizer: found {names}, expected one of folder, files, hub, train, words"
         )
-    return _wrap(backend, row)
+    row = FAMILIES.get(family) or _row_of(found, family)
+    return _wrap(found.backend_tokenizer, row)
 
 
 def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int | None = None) -> Any:
@@ -203,11 +205,32 @@ def _from_pretrained(name: str, **where: Any) -> Any:
         found = AutoTokenizer.from_pretrained(name, **where)
     if not found.is_fast:
         raise InputError(f"tokenizer: {name} is a {type(found).__name__}, which has no fast form")
-    backend = found.backend_tokenizer
-    size = backend.get_vocab_size()
+    size = found.backend_tokenizer.get_vocab_size()
     if size < 256:  # transformers 5 opens some layouts to two or three tokens without a word
         raise InputError(f"{name}: found {size} ids, not a usable tokenizer")
-    return backend
+    return found
+
+
+def _row_of(tokenizer: Any, family: str) -> Family:
+    """The row of a family that has none, from its tokenizer."""
+    eos = tokenizer.eos_token
+    if eos is None:
+        raise InputError(f"tokenizer: {family} has no end-of-sequence token; expected one")
+    roles = {
+        "bos_token": tokenizer.bos_token or eos,
+        "eos_token": eos,
+        "pad_token": tokenizer.pad_token or eos,
+    }
+    ids = tokenizer("a")["input_ids"]
+    return Family(
+        title=family,
+        model_type="",
+        arguments={},
+        specials=tuple(dict.fromkeys(roles.values())),
+        roles=roles,
+        adds_bos=ids[0] == tokenizer.bos_token_id,
+        files=(),
+    )
 
 
 def _from_raw(folder: Path, row: Family) -> Any:
@@ -265,8 +288,10 @@ def _wrap(backend: Any, row: Family) -> Any:
         bos = row.roles["bos_token"]
         pair = (bos, backend.token_to_id(bos))
         backend.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[pair])
-    else:
+    elif row.model_type:
         backend.post_processor = ByteLevel(trim_offsets=False)
+    else:
+        backend.post_processor = TemplateProcessing(single="$A")
     backend.no_truncation()
     backend.no_padding()
     made = PreTrainedTokenizerFast(

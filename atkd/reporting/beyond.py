@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from atkd.methods import BASELINES, METHODS, Name, title_of
+from atkd.models.families import family_title
 from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers, Run
 from atkd.reporting.plotting import panels, style
-from atkd.reporting.table import Table, arrow, family_title, notes, number
+from atkd.reporting.table import Table, arrow, notes, number
 from atkd.statistics.comparisons import GAIN, WRAPPER, base_of, has_gains
 from atkd.statistics.contrasts import WRAPPED
 from atkd.statistics.estimates import KEYS, Cell, Contrast, as_configured, estimates, sort_key

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atkd.evaluation.metrics import JUDGE, METRICS, UNREAD
 from atkd.methods import SWITCHES, Name, title_of
+from atkd.models.families import family_title
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
 from atkd.reporting.score_tables import judged
@@ -16,7 +17,6 @@ from atkd.reporting.table import (
     arrow,
     counted,
     detectable_note,
-    family_title,
     number,
     wordless_note,
 )

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atkd.methods import title_of
+from atkd.models.families import family_title
 from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers
 from atkd.reporting.plotting import caption, own_settings, panels, save, style
 from atkd.reporting.score_tables import average_gains
-from atkd.reporting.table import MINUS, arrow, family_title
+from atkd.reporting.table import MINUS, arrow
 from atkd.runtime.files import InputError
 from atkd.statistics.comparisons import GAIN, POOLED, base_of, has_gains
 from atkd.statistics.estimates import RECORD, as_configured, read_record

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from atkd.methods import title_of
-from atkd.models.families import size
+from atkd.models.families import family_title, size
 from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers, Run
 from atkd.reporting.plotting import panels, style
-from atkd.reporting.table import Table, arrow, counted, either, family_title, number
+from atkd.reporting.table import Table, arrow, counted, either, number
 from atkd.statistics.estimates import KEYS, sort_key
 from atkd.statistics.intervals import over_seeds
 

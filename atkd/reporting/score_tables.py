@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from atkd.evaluation.metrics import METRICS
 from atkd.methods import BASELINES, title_of
+from atkd.models.families import family_title
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
 from atkd.reporting.table import (
     Table,
     arrow,
     detectable_note,
-    family_title,
     notes,
     number,
     probability,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from atkd.evaluation.metrics import JUDGE
 from atkd.methods import title_of
-from atkd.models.families import size
+from atkd.models.families import family_title, size
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
-from atkd.reporting.table import ANALOGUES, Table, either, family_title, number
+from atkd.reporting.table import ANALOGUES, Table, either, number
 from atkd.statistics.estimates import Cell
 from atkd.tasks import TASKS, open_ended
 

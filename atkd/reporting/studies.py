@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from atkd.analyses import ANALYSES, Analysis, is_study
 from atkd.methods import title_of
-from atkd.models.families import size
+from atkd.models.families import family_title, size
 from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers, Run
 from atkd.reporting.plotting import panels, style
-from atkd.reporting.table import Table, arrow, detectable_note, family_title, notes, number, signed
+from atkd.reporting.table import Table, arrow, detectable_note, notes, number, signed
 from atkd.statistics.estimates import Cell, Contrast, RunRecord, estimates
 
 if TYPE_CHECKING:

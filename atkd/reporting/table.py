@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atkd.evaluation.metrics import METRICS
-from atkd.models.families import FAMILIES
 from atkd.runtime.files import read_json, write_json, write_text
 from atkd.statistics.estimates import Scores, save_csv, task_label
 from atkd.statistics.intervals import RELIABLE_SEEDS
@@ -91,11 +90,6 @@ class Table:
 def read(path: str | Path) -> Table:
     """A table that was saved, without its data."""
     return Table(**read_json(path))
-
-
-def family_title(name: str) -> str:
-    """How a model family is written for people; an unknown one by its own name."""
-    return FAMILIES[name].title if name in FAMILIES else name
 
 
 def arrow(cell: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from atkd.analyses import ATKD, BOTH, DKD, KD, SHARES, TKD, WEIGHTS, on
 from atkd.methods import BASELINES, title_of
-from atkd.models.families import FAMILIES
+from atkd.models.families import family_title
 from atkd.statistics.contrasts import (
     PAPER,
     Compare,
@@ -231,7 +231,7 @@ def _gain_on(base: str) -> Claim:
 
 def _hurt_in(family: str) -> Claim:
     """The effect of a family's largest teacher."""
-    title = FAMILIES[family].title
+    title = family_title(family)
     return Claim(
         f"Larger teachers hurt: {title}",
         f"Among {title} models, the student of the largest teacher scores below that of the "

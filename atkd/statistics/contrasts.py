@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from atkd.methods import BASELINES, METHODS, title_of
-from atkd.models.families import FAMILIES, size
+from atkd.models.families import family_title, size
 from atkd.statistics.comparisons import WRAPPER
 from atkd.statistics.estimates import Cell, Contrast, RunRecord
 
@@ -61,7 +61,7 @@ def repair(among: Sequence[Cell]) -> Comparison:
 
 def pair_label(pair: Cell) -> str:
     """How a pair is written in a sentence."""
-    return f"{FAMILIES[pair.family].title} {pair.student} <- {pair.teacher}"
+    return f"{family_title(pair.family)} {pair.student} <- {pair.teacher}"
 
 
 def by_baseline(record: RunRecord) -> dict[str, Comparison]:
@@ -72,7 +72,7 @@ def by_baseline(record: RunRecord) -> dict[str, Comparison]:
 def by_family(record: RunRecord) -> dict[str, Comparison]:
     """The gain in each family, over its pairs and baselines."""
     found = {
-        FAMILIES[family].title: [pair for pair in pairs(record) if pair.family == family]
+        family_title(family): [pair for pair in pairs(record) if pair.family == family]
         for family in PAPER
     }
     return {title: gain(among) for title, among in found.items()}

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from atkd.models.families import FAMILIES
+from atkd.models.families import family_title
 from atkd.runtime.files import InputError
 from atkd.statistics import intervals
 from atkd.statistics.claims import (
@@ -122,7 +122,7 @@ def lacking(claim: Claim, scores: Scores) -> list[str]:
         return [NEEDS[claim.needs].about]
     absent = [f"family {name}" for name in claim.families if not _teachers(record, name)]
     absent = absent or [
-        f"a second teacher for {FAMILIES[name].title} {student}"
+        f"a second teacher for {family_title(name)} {student}"
         for name in claim.families
         for student, teachers in _teachers(record, name).items()
         if len(teachers) < claim.teachers

@@ -66,7 +66,7 @@ def start_fork_server():
     """Starts the process that becomes each CPU job of a local run, its imports done."""
     if config["compute"]["device"] == "cpu" and workflow.local_exec:
         workflow.globals["fork_server"] = fork_server.start(
-            [KNOWN_FAMILIES[name].modeling for name in FAMILIES]
+            [KNOWN_FAMILIES[name].modeling for name in FAMILIES if name in KNOWN_FAMILIES]
         )
 
 
