@@ -92,7 +92,7 @@ def test_files_are_those_that_servers_of_models_read(tmp_path: Path) -> None:
     assert config.architectures == ["OPTForCausalLM"]
 
 
-@pytest.mark.case("export", "a student whose weights were changed", "sha256 differs")
+@pytest.mark.case("model", "an exported student whose weights were changed", "sha256 differs")
 def test_what_is_damaged_or_in_the_way_is_refused(tmp_path: Path, says: str) -> None:
     own = finished(tmp_path / "run", "llama")
     (tmp_path / "out").mkdir()
