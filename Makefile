@@ -7,7 +7,7 @@ CONFIG ?= config/world.yaml
 
 BASES := results/reference/bases
 
-.PHONY: help reproduce plan bases smoke test learn cluster slow deviations bench figures freeze lint format clean
+.PHONY: help reproduce plan bases smoke test learn cluster slow deviations bench bench-gpu figures freeze lint format clean
 
 help:
 	@echo "make reproduce   the whole reproduction in miniature: data, models, students, scores, figures"
@@ -20,6 +20,7 @@ help:
 	@echo "make slow        the tests that take minutes (kills, reruns, whole runs)"
 	@echo "make deviations  what each departure of the released code is worth, over three seeds"
 	@echo "make bench       time and memory of losses and training steps -> benchmarks/README.md"
+	@echo "make bench-gpu   the same on a GPU, beside the peers that are installed -> benchmarks/gpu.md"
 	@echo "make figures     redraw tables and figures from results/reference/world, without torch"
 	@echo "make freeze      copy the score files of results/RUN to results/reference/RUN (RUN=world)"
 	@echo "make lint        formatter, linters, types, workflow lint"
@@ -75,6 +76,10 @@ deviations: .venv/.ready
 
 bench: .venv/.bench
 	PYTHONPATH=. $(BIN)/python benchmarks/report.py
+
+# A GPU needs a torch of its own: whatever Python is named runs it (make bench-gpu PYTHON=python).
+bench-gpu:
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
 
 figures: .venv-figures/.ready
 	$(LIGHT)/python -m atkd report redraw --run results/reference/$(RUN) --published results/published.csv

@@ -26,10 +26,10 @@ The floor of a loss is its matrix products as large as the vocabulary, here the 
 on all tokens at once: student and teacher logits and the gradients of hidden states and head; a
 fifth where the teacher's uncertainty has to be found first. TRL's and Liger's losses have no
 hard/easy split: they compare with our JSD. Bfloat16 products round the operands (and, on a CPU,
-the logits) to 8 bits of mantissa and hold copies of float32 heads. GPU paths exist, but no GPU was
-at hand: they are not measured.
+the logits) to 8 bits of mantissa and hold copies of float32 heads.
 
-Beside these: the [accuracy of the losses](accuracy.md) (`python benchmarks/accuracy.py`), the
+Beside these: [on a GPU](gpu.md) (`make bench-gpu`), the
+[accuracy of the losses](accuracy.md) (`python benchmarks/accuracy.py`), the
 [speed of evaluation](evaluation.md) (`python benchmarks/evaluation.py`) and the
 [coverage of the intervals](coverage.md) (`python benchmarks/coverage.py`).
 
