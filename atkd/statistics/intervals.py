@@ -324,10 +324,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+TIE = 9  # decimals of a score
+
+
 def improvement(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
     """Probability that a run of ours scores higher than a run of theirs on a task picked at random.
 
     Every run is compared with every run of the other side, ties count half, tasks weigh the same.
+    Scores that differ by their rounding alone, as means of one thing in another order do, tie.
 
     Args:
         ours, theirs: per task the scores of its runs (seeds), higher is better.
@@ -339,7 +343,7 @@ def improvement(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
 
     found = []
     for mine, other in zip(ours, theirs, strict=True):
-        sign = np.sign(np.asarray(mine)[:, None] - np.asarray(other))
+        sign = np.sign(np.round(np.asarray(mine)[:, None] - np.asarray(other), TIE))
         found.append(float(0.5 + 0.5 * sign.mean()))
     return sum(found) / len(found)
 

@@ -148,6 +148,11 @@ def test_improvement_compares_every_run_with_every_run() -> None:
     assert found == pytest.approx((3 / 4 + (0.5 + 1) / 2) / 2)
 
 
+def test_scores_that_differ_by_rounding_tie() -> None:
+    tenth = sum([0.1] * 3)
+    assert tenth != 0.3 and intervals.improvement([[tenth]], [[0.3]]) == 0.5
+
+
 def test_interquartile_mean_is_scipys_trimmed_mean() -> None:
     assert intervals.interquartile_mean([[3.0, 1, 9, 4], [7, 100, -5, 2]]) == 4.0
     assert intervals.interquartile_mean([5.0, 1, 2, 8, 100]) == 5.0
