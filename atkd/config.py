@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from atkd.methods import (
     switches_of,
 )
 from atkd.models.families import FAMILIES
+from atkd.models.pruning import check_layers
 from atkd.runtime import packages
 from atkd.runtime.files import FORMATS, InputError, format_of, read_json, read_yaml
 from atkd.runtime.schema import conform, nearest
@@ -277,19 +279,22 @@ def _check_teacher(config: dict[str, Any], name: str) -> None:
                 )
 
 
+# Where a tokenizer or a model comes from.
+TOKENIZER_KINDS = ("train", "words", "files", "folder", "gguf", "hub")
+MODEL_KINDS = ("build", "folder", "gguf", "from", "hub")
+
+
 def _check_families(config: dict[str, Any]) -> None:
     """Every tokenizer and model comes from one place."""
     for family, found in config["families"].items():
         where = f"families.{family}"
         key = f"config key {where}"
-        sources = {
-            f"{key}.tokenizer": (found["tokenizer"], ("train", "words", "files", "folder", "hub"))
-        }
+        sources = {f"{key}.tokenizer": (found["tokenizer"], TOKENIZER_KINDS)}
         for size, model in found["models"].items():
-            sources[f"{key}.models.{size}"] = (model, ("build", "folder", "hub"))
+            sources[f"{key}.models.{size}"] = (model, MODEL_KINDS)
         for place, (source, kinds) in sources.items():
             kind = _only_one(place, source, kinds)
-            if family not in FAMILIES and kind not in ("folder", "hub"):
+            if family not in FAMILIES and kind in ("build", "train", "words", "files"):
                 raise InputError(
                     f"{place}: found {kind}, but {family} is a family of your own, whose files "
                     f"are in a folder or on the hub{nearest(family, FAMILIES)}"
@@ -299,6 +304,32 @@ def _check_families(config: dict[str, Any]) -> None:
         for size, model in found["models"].items():
             if "build" in model:
                 _check_shape(f"{where}.models.{size}.build", family, model["build"])
+            _check_pruned(f"{where}.models.{size}", size, found["models"])
+
+
+def _check_pruned(where: str, size: str, models: Mapping[str, Any]) -> None:
+    """What is left of another model names one that is there, and layers that it has."""
+    model = models[size]
+    for key, needed_by in (("keep_layers", "from"), ("heal", "from"), ("sha256", "gguf")):
+        if key in model and needed_by not in model:
+            raise InputError(f"config key {where}.{key}: found without {needed_by}")
+    if "from" not in model:
+        return
+    if "keep_layers" not in model:
+        raise InputError(f"config key {where}.keep_layers: missing beside from")
+    chain = [size]
+    while "from" in models[chain[-1]]:
+        parent = models[chain[-1]]["from"]
+        if parent not in models:
+            raise InputError(
+                f"config key {where}.from: unknown {parent!r}{nearest(parent, models)}"
+            )
+        if parent in chain:
+            raise InputError(f"config key {where}.from: {' from '.join([*chain, parent])}")
+        chain.append(parent)
+    above = models[model["from"]]
+    layers = above.get("build", {}).get("layers") or len(above.get("keep_layers", ()))
+    check_layers(model["keep_layers"], layers or sys.maxsize, f"{where}.keep_layers")
 
 
 def _check_shape(where: str, family: str, shape: Mapping[str, Any]) -> None:
@@ -330,17 +361,17 @@ def _check_pairs(config: dict[str, Any]) -> None:
         for name in config["methods"]:
             _check_training(config, pair["family"], pair["student"], "student", name)
     for family, size in models(config):
-        if "build" in config["families"][family]["models"][size]:
+        if {"build", "heal"} & set(config["families"][family]["models"][size]):
             _check_base(config, family, size)
 
 
 def _check_base(config: dict[str, Any], family: str, size: str) -> None:
-    """A model built from scratch is pretrained, and on some text."""
+    """A model built from scratch is pretrained, and one that is healed trained, on some text."""
     if "base" in config["training"]:
         if config["data"]["settings"].get("pretrain") == []:
             raise InputError(
                 f"config key data.settings.pretrain: missing, but {family} {size} is built from "
-                "scratch; expected text to pretrain it on"
+                "scratch or healed; expected text to train it on"
             )
         _check_training(config, family, size, "base")
     elif not config["training"]["student"]["allow_random_student"]:

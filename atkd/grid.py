@@ -54,9 +54,13 @@ def pairs(config: Mapping[str, Any]) -> list[Pair]:
 
 
 def models(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(family, size) of every model the pairs name, in their order."""
+    """(family, size) of every model of the pairs, in their order, and of what these come from."""
     found = ((pair.family, size) for pair in pairs(config) for size in pair[1:])
-    return list(dict.fromkeys(found))
+    whole = dict.fromkeys(found)
+    for family, size in [*whole]:
+        while size := config["families"][family]["models"][size].get("from", ""):
+            whole[family, size] = None
+    return list(whole)
 
 
 def teachers_of(config: Mapping[str, Any], family: str, student: str) -> list[str]:
@@ -129,7 +133,10 @@ def training(
     stage = "teacher" if role == "early_teacher" else role
     common = config["training"].get(stage, config["training"]["student"])
     found = {key: value for key, value in common.items() if key != "allow_random_student"}
-    by_size = config["families"][family]["models"][size].get("training", {}).get(stage, {})
+    model = config["families"][family]["models"][size]
+    by_size = model.get("training", {}).get(stage, {})
+    if stage == "base":
+        by_size = by_size | model.get("heal", {})
     early = config["training"]["early_teacher"] if role == "early_teacher" else {}
     for own in (by_size, early, training_of(config, method) if method else {}):
         if "epochs" in own and "steps" not in own:

@@ -26,6 +26,7 @@ from atkd.layout import Layout
 from atkd.runtime.files import InputError
 
 PROJECT = Path(__file__).parent.parent
+HEALED = "supervised_kd"  # how what is left of a model is taught by the whole of it
 
 
 class Plan(Layout):
@@ -114,7 +115,7 @@ class Plan(Layout):
         text = [f"{self.results}/data/{name}.jsonl" for name in ("pretrain", "train")]
         options = {"family": family, "text": text}
         options["output"] = f"{self.results}/tokenizers/{family}"
-        return Job({"text": text}, options, self.rooted(source, "files"))
+        return Job({"text": text}, options, self.rooted(self.rooted(source, "files"), "gguf"))
 
     def prompts(self, family: str, kind: str = "prompts") -> Job:
         """The prompt files of a family."""
@@ -154,7 +155,8 @@ class Plan(Layout):
             "tokenizer": tokenizer,
             "output": f"{self.results}/checks/{family}/{size}.json",
         }
-        kept = {name: source[name] for name in ("folder", "hub", "revision") if name in source}
+        names = ("folder", "hub", "revision", "gguf", "sha256")
+        kept = self.rooted({name: source[name] for name in names if name in source}, "gguf")
         return Job({"tokenizer": f"{tokenizer}/tokenizer.json"}, options, {"source": kept})
 
     # Training
@@ -172,17 +174,26 @@ class Plan(Layout):
         }
 
     def base(self, family: str, size: str, seed: str) -> Job:
-        """A pretrained model: taken over, or built and pretrained."""
-        reads = {
+        """A pretrained model: taken over, built and pretrained, or what is left of another."""
+        reads: dict[str, Paths] = {
             "data": f"{self.results}/data/pretrain.jsonl",
             "tokenizer": f"{self.results}/tokenizers/{family}/tokenizer.json",
         }
         source = self.config["families"][family]["models"][size]
-        if "build" not in source:
-            reads["check"] = f"{self.results}/checks/{family}/{size}.json"
         settings = self._training(family, size, "base")
-        settings["source"] = {k: v for k, v in source.items() if k not in ("training", "compute")}
-        job = self._train("base", f"models/{family}/{size}", seed, reads, settings, (size,))
+        left_out = ("training", "compute", "heal")
+        named = {key: value for key, value in source.items() if key not in left_out}
+        settings["source"] = self.rooted(named, "gguf")
+        loaded: tuple[str, ...] = (size,)
+        if "from" in source:
+            reads["base"] = self.model(family, source["from"], seed, "base")
+            if "heal" in source:
+                reads["teacher"] = reads["base"]
+                settings["recipe"] = asdict(methods.resolve(HEALED, family, {}))
+                loaded = (size, source["from"])
+        elif "build" not in source:
+            reads["check"] = f"{self.results}/checks/{family}/{size}.json"
+        job = self._train("base", f"models/{family}/{size}", seed, reads, settings, loaded)
         shipped = self.config["shipped_bases"]
         if shipped is None:
             return job

@@ -71,6 +71,8 @@ def shape_of(config: Mapping[str, Any], family: str, size: str) -> Shape:
         ids = tokenizer.get("train", WORDS if tokenizer.get("words") else IDS)
         between = build.get("intermediate", 4 * width)
         return Shape(build["layers"], width, between, build.get("rows", ids), **kind)
+    if "from" in source:
+        return shape_of(config, family, source["from"])._replace(layers=len(source["keep_layers"]))
     if (found := KNOWN.get(source.get("hub", ""))) is not None:
         return Shape(*found, **kind)
     return (_read(source.get("folder", "")) or _guessed(parameters_of(size)))._replace(**kind)

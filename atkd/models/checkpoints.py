@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atkd.models import weights
+from atkd.models import gguf, weights
 from atkd.models.families import family_of
 from atkd.models.tokenizers import vocabulary_size
 from atkd.runtime.files import InputError, read_json, sha256, write_json
@@ -116,13 +116,15 @@ def open_source(
     context: int,
     seed: int,
 ) -> PreTrainedModel:
-    """A pretrained model from {"folder"} or {"hub", "revision"}, or a random one from {"build"}.
+    """A pretrained model from {"folder"}, {"hub", "revision"} or {"gguf", "sha256"}.
 
-    Weights that are not safetensors are read with torch's weights-only unpickler; the stage that
-    calls this saves them as safetensors once.
+    Or a random one from {"build"}. Weights that are not safetensors are read with torch's
+    weights-only unpickler; the stage that calls this saves them as safetensors once.
     """
     if "build" in source:
         return build(family, source["build"], tokenizer, context, seed)
+    if "gguf" in source:
+        return gguf.open_model(Path(source["gguf"]), source.get("sha256"))
     place = source.get("folder") or source["hub"]
     if "folder" in source and not Path(place).is_dir():
         raise InputError(f"model folder {place}: not found")

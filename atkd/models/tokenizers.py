@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from atkd.models import gguf
 from atkd.models.families import FAMILIES, Family, family_of
 from atkd.runtime.cli import json_object
 from atkd.runtime.files import (
@@ -37,21 +38,24 @@ def open_tokenizer(source: Mapping[str, Any], family: str) -> Any:
     """A Hugging Face tokenizer of `family` with its BOS, EOS and padding set.
 
     `source` is one of {"folder": path} (Hugging Face layout), {"files": path} (the family's raw
-    files), {"hub": id, "revision": r}. A family without a row is taken as the tokenizer describes
-    it. InputError if it is none of these, is not there, opens empty, has no fast form or no EOS,
-    reads text as special tokens, or raw files are those of an unknown family.
+    files), {"gguf": path, "sha256": digest}, {"hub": id, "revision": r}. A family without a row is
+    taken as the tokenizer describes it. InputError if it is none of these, is not there, opens
+    empty, has no fast form or no EOS, reads text as special tokens, or raw files are those of an
+    unknown family.
     """
     if "files" in source:
         row = family_of(family)
         return _wrap(_from_raw(Path(source["files"]), row), row)
     if "folder" in source:
         found = _from_folder(Path(source["folder"]))
+    elif "gguf" in source:
+        found = _from_gguf(Path(source["gguf"]), source.get("sha256"))
     elif "hub" in source:
         found = _from_hub(source["hub"], source.get("revision") or "main")
     else:
         names = ", ".join(source) or "nothing"
         raise InputError(
-            f"tokenizer: found {names}, expected one of folder, files, hub, train, words"
+            f"tokenizer: found {names}, expected one of folder, files, gguf, hub, train, words"
         )
     row = FAMILIES.get(family) or _row_of(found, family)
     return _wrap(found.backend_tokenizer, row)
@@ -192,6 +196,11 @@ def _from_folder(folder: Path) -> Any:
     return _from_pretrained(str(folder), local_files_only=True)
 
 
+def _from_gguf(path: Path, digest: str | None) -> Any:
+    with opening(path):
+        return _fast(gguf.open_tokenizer(path, digest), str(path))
+
+
 def _from_hub(name: str, revision: str) -> Any:
     if revision == "main":
         print(f"hub tokenizer {name}: revision main (unpinned)", flush=True)
@@ -202,7 +211,11 @@ def _from_pretrained(name: str, **where: Any) -> Any:
     from transformers import AutoTokenizer
 
     with opening(name):
-        found = AutoTokenizer.from_pretrained(name, **where)
+        return _fast(AutoTokenizer.from_pretrained(name, **where), name)
+
+
+def _fast(found: Any, name: str) -> Any:
+    """The tokenizer, if it is one that can be used; InputError otherwise."""
     if not found.is_fast:
         raise InputError(f"tokenizer: {name} is a {type(found).__name__}, which has no fast form")
     size = found.backend_tokenizer.get_vocab_size()
@@ -330,7 +343,8 @@ def check_model(source: Mapping[str, Any], family: str, size: str, folder: Path)
     """Proves the tokenizer that a model brings its family's, id by id; returns the number of ids.
 
     All students and teachers of a family read the family's ids, so equality with it is equality
-    within each pair. `source`: {"folder"} or {"hub", "revision"}; `folder`: the family's tokenizer.
+    within each pair. `source`: {"folder"}, {"gguf", "sha256"} or {"hub", "revision"}; `folder`: the
+    family's tokenizer.
     InputError names the model and the first id that differs.
     """
     ours, theirs = open_tokenizer({"folder": str(folder)}, family), open_tokenizer(source, family)
@@ -362,7 +376,7 @@ def main() -> None:
         "--settings",
         required=True,
         help='JSON: {"train": 512}, {"words": true}, {"files": folder}, '
-        '{"folder": folder} or {"hub": id, "revision": r}',
+        '{"folder": folder}, {"gguf": file} or {"hub": id, "revision": r}',
     )
     parser.add_argument("--text", nargs="*", default=[], help="JSON-lines files to train on")
     parser.add_argument("--output", required=True, help="folder to write")

@@ -22,6 +22,7 @@ from atkd.data.sequences import BatchSampler, FixedBatches, Sequences
 from atkd.data.template import fingerprint
 from atkd.methods import Recipe
 from atkd.models import checkpoints, tokenizers
+from atkd.models.pruning import keep_layers
 from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, folder_lock, naming, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
@@ -53,9 +54,11 @@ def ingredients(args: argparse.Namespace, settings: Mapping[str, Any]) -> dict[s
 
 
 def starting_model(args: argparse.Namespace, settings: TrainingSettings, tokenizer: Any) -> Any:
-    """The model to train: opened or built for a base, the finished base otherwise."""
+    """The model to train: opened, built or cut down for a base, the finished base otherwise."""
     if args.role != "base":
         return checkpoints.load(args.base)
+    if "from" in settings.source:
+        return keep_layers(checkpoints.load(args.base), settings.source["keep_layers"])
     context = settings.training.max_length
     return checkpoints.open_source(settings.source, settings.family, tokenizer, context, args.seed)
 
@@ -217,7 +220,7 @@ def train(args: argparse.Namespace, given: dict[str, Any], names: Names) -> None
         check_router(model)
         checkpoints.check_head(model, tokenizers.vocabulary_size(tokenizer))
         facts: dict[str, Any] = {"device": device, "parameters": model.num_parameters()}
-        trains = args.role != "base" or "build" in settings.source
+        trains = args.role != "base" or "build" in settings.source or settings.recipe.distils
         job = set_up(args, settings, tokenizer, model, device) if trains else None
     stage.ready()
     if job is not None:
@@ -324,7 +327,9 @@ def main() -> None:
         "sequences, settings, switches",
     )
     parser.add_argument("--tokenizer", required=True, help="tokenizer folder")
-    parser.add_argument("--base", help="folder of the pretrained model (teacher, student)")
+    parser.add_argument(
+        "--base", help="folder of the pretrained model (teacher, student), or of what a base is of"
+    )
     parser.add_argument("--teacher", help="folder of the teacher (methods that need one)")
     parser.add_argument("--cache", help="folder of the teacher's cache, for fixed sequences")
     parser.add_argument("--text", help="teacher's answers (methods that learn from them)")

@@ -304,6 +304,7 @@ def test_secondary_metrics_are_means_over_the_tasks_that_have_them(frozen: Froze
         for metric in ("bits_per_byte", "distinct_1", "distinct_2", "entropy"):
             tasks = [task for task in MEANS["average"] if task in found[metric]]
             wanted = fmean(frozen.mean([cell_of(row)], task, metric) for task in tasks)
+            wanted *= 100 if metric.startswith("distinct") else 1  # percent
             assert row[metric] == pytest.approx(wanted, rel=1e-4), (row, metric)
             checked += 1
         assert row.option_accuracy == pytest.approx(
