@@ -25,8 +25,7 @@ from atkd.methods import (
     row_of,
     switches_of,
 )
-from atkd.models.families import FAMILIES
-from atkd.models.pruning import check_layers
+from atkd.models.families import FAMILIES, check_layers
 from atkd.runtime import packages
 from atkd.runtime.files import FORMATS, InputError, format_of, read_json, read_yaml
 from atkd.runtime.schema import conform, nearest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,3 +125,14 @@ def size(label: str) -> float:
         return float(label[:-1]) * unit
     except ValueError:
         return 0.0
+
+
+def check_layers(kept: Sequence[int], count: int, key: str) -> None:
+    """InputError unless the numbers rise and are those of a model's `count` layers."""
+    if list(kept) != sorted(set(kept)):
+        raise InputError(f"config key {key}: found {list(kept)}; expected rising numbers")
+    if kept and not 0 <= kept[0] <= kept[-1] < count:
+        raise InputError(
+            f"config key {key}: found {list(kept)}; expected numbers from 0 to {count - 1}, the "
+            f"layers of the model they are taken from"
+        )

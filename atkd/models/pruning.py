@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from atkd.runtime.files import InputError
+from atkd.models.families import check_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,14 +42,3 @@ def keep_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     made.load_state_dict(state)
     made.tie_weights()
     return made
-
-
-def check_layers(kept: Sequence[int], count: int, key: str) -> None:
-    """InputError unless the numbers rise and are those of a model's `count` layers."""
-    if list(kept) != sorted(set(kept)):
-        raise InputError(f"config key {key}: found {list(kept)}; expected rising numbers")
-    if kept and not 0 <= kept[0] <= kept[-1] < count:
-        raise InputError(
-            f"config key {key}: found {list(kept)}; expected numbers from 0 to {count - 1}, the "
-            f"layers of the model they are taken from"
-        )

@@ -64,16 +64,18 @@ def damaged(path: Path, folder: Path, how: str) -> tuple[Path, str | None]:
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(how, marks=pytest.mark.case("model", example, says))
-        for how, example, says in [
-            ("absent", "a GGUF file that is not there", "bad.gguf: file not found"),
-            ("no GGUF", "a zip archive under the name of a GGUF file", "not a GGUF file"),
-            ("another digest", "a GGUF file of another digest than `sha256`", "expected 0000"),
-            ("truncated", "a GGUF file of which half was downloaded", "bad.gguf: cannot be opened"),
-            ("unknown", "a GGUF file of an unknown architecture", "bad.gguf: cannot be opened"),
-        ]
+        pytest.param("absent", marks=pytest.mark.case(
+            "model", "a GGUF file that is not there", "bad.gguf: file not found")),
+        pytest.param("no GGUF", marks=pytest.mark.case(
+            "model", "a zip archive under the name of a GGUF file", "not a GGUF file")),
+        pytest.param("another digest", marks=pytest.mark.case(
+            "model", "a GGUF file of another digest than `sha256`", "expected 0000")),
+        pytest.param("truncated", marks=pytest.mark.case(
+            "model", "a GGUF file of which half was downloaded", "bad.gguf: cannot be opened")),
+        pytest.param("unknown", marks=pytest.mark.case(
+            "model", "a GGUF file of an unknown architecture", "bad.gguf: cannot be opened")),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_read_is_one_message(
     made: tuple[Path, Any, Any], tmp_path: Path, how: str, says: str
 ) -> None:
