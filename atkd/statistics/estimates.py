@@ -28,6 +28,7 @@ KEYS = ["family", "student", "teacher", "method"]
 SCORES = [*KEYS, "seed", "task", "metric", "value", "n"]
 DOCUMENTS = ["run", "task", "document", "group", "metric", "value", "numerator", "denominator"]
 UNRANKED = 1000  # behind all that a registry knows
+SHARED = 0  # seed of a model that the runs of all seeds share (`seeds_cover` of a configuration)
 
 
 class Cell(NamedTuple):
@@ -311,16 +312,23 @@ def parts(scores: Scores, metric: str, wanted: Contrast) -> dict[str, intervals.
     Args:
         scores: the values.
         metric: a name of `Scores.values`.
-        wanted: the cells; over the seeds that all of them have.
+        wanted: the cells; over the seeds that all of them have, where a model that the runs of all
+            seeds share counts as one of each.
 
     Returns:
         Task -> components; None for a task without the metric or without a shared document.
     """
-    cells = [*wanted.ours, *wanted.theirs]
-    seeds = sorted(set.intersection(*(set(scores.rows[cell]) for cell in cells)))
-    picked = [[scores.rows[cell][seed] for seed in seeds] for cell in cells]
+    picked = _picked(scores, [*wanted.ours, *wanted.theirs])
     tasks = [column for column in scores.columns() if column not in AVERAGES]
     return {task: _part(scores, (task, metric), picked, len(wanted.ours)) for task in tasks}
+
+
+def _picked(scores: Scores, cells: list[Cell]) -> list[list[int]]:
+    """Each cell's rows at the seeds that all have; one that all seeds share stands for each."""
+    own = [scores.rows[cell] for cell in cells]
+    apart = [set(rows) for rows in own if {*rows} != {SHARED} or SHARED in scores.record.seeds]
+    seeds = sorted(set.intersection(*apart)) if apart else [SHARED]
+    return [[rows[seed] if seed in rows else rows[SHARED] for seed in seeds] for rows in own]
 
 
 def _part(

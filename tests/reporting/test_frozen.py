@@ -25,6 +25,7 @@ OPEN = ("dolly", "selfinst", "vicuna", "koala", "wizardlm")
 EXAMS = ("mmlu", "drop", "bbh")
 MEANS = {"generation": OPEN, "understanding": EXAMS, "average": OPEN + EXAMS}
 CELL = ["family", "student", "teacher", "method"]
+MINUS = "\u2212"
 Cell = tuple[str, ...]
 CLOSE = {"rel": 1e-5, "abs": 2e-5}  # files hold six decimals, of which means are made
 
@@ -368,3 +369,148 @@ def test_studies_are_means_over_their_pairs(frozen: Frozen, name: str) -> None:
             theirs = cells(row, against[0].method)
             assert row.change_value == pytest.approx(frozen.less(ours, theirs), **CLOSE), row
     assert len({row.method for row in against}) == 1 and len(frame) > len(against)
+
+
+def analysis(frozen: Frozen, name: str) -> pd.DataFrame:
+    """A probe's frozen rows, with the cell of a run where there is one."""
+    path = frozen.folder / f"analyses/{name}.csv"
+    if not path.is_file():
+        pytest.skip(f"{path}: this run has no such analysis")
+    frame = pd.read_csv(path, keep_default_na=False, na_values=["nan"],
+                        dtype=dict.fromkeys([*CELL, "run", "model", "role"], str))  # fmt: skip
+    return frame
+
+
+def shown(frozen: Frozen, name: str) -> list[list[str]]:
+    """The cells of a committed table in Markdown, below its head."""
+    text = (frozen.folder / f"tables/{name}.md").read_text("utf-8")
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[2:] if any(map(str.strip, line))]
+
+
+def plain(text: str) -> float:
+    """The first number of a cell."""
+    return float(text.split()[0].replace(MINUS, "-").replace(",", "").rstrip("%"))
+
+
+def test_uncertainty_is_a_mean_over_seeds(frozen: Frozen) -> None:
+    raw, told = analysis(frozen, "uncertainty"), frozen.table("uncertainty")
+    keys = ["family", "texts", "model", "role", "student", "statistic"]
+    values = defaultdict(list)
+    for row in rows_of(raw):
+        values[tuple(row[key] for key in keys)].append(row["value"])
+    assert len(told) == len(values)
+    for row in rows_of(told):
+        key = tuple("" if isinstance(row[k], float) else row[k] for k in keys)
+        assert row["value"] == pytest.approx(fmean(values[key]), **CLOSE), key
+    for family, texts in {(k[0], k[1]) for k in values}:
+        own = [fmean(v) for k, v in values.items()
+               if k[:2] == (family, texts) and k[3] == "teacher" and k[5] == "mean"]  # fmt: skip
+        lines = [line for line in shown(frozen, "uncertainty") if line[0] == texts]
+        means = [plain(line[2]) for line in lines if "teacher" in line[1]]
+        for value in own:
+            assert any(abs(100 * value - mean) < 0.051 for mean in means), (family, texts, value)
+
+
+def test_landscapes_rise_by_the_mean_over_directions(frozen: Frozen) -> None:
+    raw = analysis(frozen, "landscape")
+    found: dict[tuple[str, ...], list[list[float]]] = defaultdict(list)
+    for run in dict.fromkeys(raw.run):
+        own = raw[raw.run == run]
+        centre = own[own.kind == "centre"].loss.item()
+        steps = own[own.kind == "step"]
+        rises = [
+            fmean(row.loss for row in steps.itertuples() if abs(row.x) == length) - centre
+            for length in sorted({abs(x) for x in steps.x})
+        ]
+        found[tuple(run.split("/")[:4])].append([centre, *rises])
+    wanted = [[fmean(column) for column in zip(*rows, strict=True)] for rows in found.values()]
+    lines = [[plain(cell) for cell in line[2:]] for line in shown(frozen, "landscape")]
+    assert len(lines) == len(wanted)
+    for row in wanted:
+        assert any(line == pytest.approx(row, abs=6e-4) for line in lines), row
+
+
+def test_diversity_and_fidelity_are_means_over_seeds(frozen: Frozen) -> None:
+    raw = analysis(frozen, "diversity")
+    found = defaultdict(list)
+    for row in rows_of(raw):
+        cell = tuple(row.run.split("/")[:4])
+        found[cell, row.statistic].append(row["value"])
+    lines = shown(frozen, "diversity")
+    cells = {cell for cell, _ in found}
+    assert len(lines) == len(cells)
+    for cell in cells:
+        wanted = [fmean(found[cell, name]) for name in ("distinct_1", "distinct_2", "words")]
+        assert any(
+            [plain(part) for part in line[2:]] == pytest.approx(wanted, abs=6e-3) for line in lines
+        ), cell
+    raw, told = analysis(frozen, "fidelity"), frozen.table("fidelity")
+    for row in rows_of(told):
+        own = raw[(raw[CELL] == list(cell_of(row))).all(axis=1) & (raw.reference == row.reference)]
+        for name in ("kl_bits", "agreement", "entropy_bits"):
+            assert row[name] == pytest.approx(own[name].mean(), rel=1e-5), row
+
+
+def test_curves_are_means_over_trainings(frozen: Frozen) -> None:
+    raw = analysis(frozen, "curves")
+    last = raw[raw.share == 1.0]
+    for line in shown(frozen, "curves"):
+        part = last[last.stage == line[0]]
+        if line[0] != "student":
+            assert plain(line[6]) == pytest.approx(part.loss.mean(), abs=6e-4), line
+            assert int(line[2]) == part.run.nunique()
+    assert len({row.stage for row in raw.itertuples()}) == 3
+
+
+CHECKED = {
+    "scaling", "scaling_{family}", "forest", "gains", "gap", "noise", "efficiency", *STUDIES,
+    "uncertainty", "landscape", "curves",
+}  # fmt: skip
+
+
+def test_figures_show_the_numbers_of_the_tables(frozen: Frozen) -> None:
+    from atkd.reporting import registry
+    from atkd.reporting.inputs import Numbers
+    from atkd.reporting.plotting import own_settings
+    from atkd.statistics.estimates import read_record
+
+    numbers = Numbers(read_record(frozen.folder / "run.json"), frozen.folder / "tables")
+    assert {entry.name for entry in registry.figures()} == CHECKED
+    with own_settings():
+        for entry in registry.figures():
+            for name, arguments in entry.families(numbers.record).items():
+                made = entry.make(numbers, *arguments) if entry.applies(numbers.record) else None
+                if made is not None:
+                    check_figure(frozen, name, made[1])
+
+
+def check_figure(frozen: Frozen, name: str, rows: pd.DataFrame) -> None:
+    """Every row that a figure shows is what the documents or the probe's table give."""
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    checked = 0
+    for row in rows_of(rows):
+        if name in ("uncertainty", "landscape", "curves") or row.get("metric") != "score":
+            continue  # the same rows as the table's of that name, or secondary metrics
+        if isinstance(row.get("versus"), str) and row.versus:
+            found = frozen.less(ours_of(row), theirs_of(row), row.task)
+        elif "all" in cell_of(row):  # means over pairs: the table of that name is checked
+            assert round(row["value"], 6) in set(frozen.table(name)["value"].round(6)), name
+            checked += 1
+            continue
+        elif cell_of(row) in frozen.seeds:
+            found = frozen.mean([cell_of(row)], row.task)
+        else:
+            continue
+        assert row["value"] == pytest.approx(found, **CLOSE), (name, row)
+        checked += 1
+    if name in ("uncertainty", "landscape", "curves"):
+        table = frozen.table(name)
+        shared = [column for column in ("value", "loss") if column in rows]
+        for column in shared:
+            known = set(table[column].round(6))
+            assert set(rows[column].round(6)) <= known, name
+        checked = len(rows)
+    assert checked, f"{name}: nothing of it was checked"

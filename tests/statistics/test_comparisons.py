@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from made_runs import drawn, register_mine, write_run
 
-from atkd.runtime.files import InputError
+from atkd.runtime.files import InputError, read_json, write_json
 from atkd.statistics import comparisons, estimates, intervals
 
 METHODS = ("supervised_kd", "supervised_kd_atkd", "gkd", "gkd_atkd", "mine", "mine_atkd")
@@ -164,3 +164,38 @@ def test_a_score_is_never_read_as_another_kind(says: str, tmp_path: Path) -> Non
     with pytest.raises(InputError) as caught:
         loaded(folder)
     assert str(caught.value) == says
+
+
+def share_models(folder: Path) -> None:
+    """Makes the untrained students and the teachers of seed 1 those of all seeds."""
+    runs = read_json(folder / "run.json")["runs"]
+    alone = {run: f"{run[:-1]}0" for run in runs if "/teacher/" in run or "/none/" in run}
+    kept = [run for run in runs if run not in alone or run.endswith("/1")]
+    write_json(
+        folder / "run.json",
+        read_json(folder / "run.json") | {"runs": [alone.get(run, run) for run in kept]},
+    )
+    documents = pd.read_csv(folder / "documents.csv.gz")
+    documents = documents[documents.run.isin(kept)]
+    documents = documents.assign(run=[alone.get(run, run) for run in documents.run])
+    documents.to_csv(folder / "documents.csv.gz", index=False)
+    scores = pd.read_csv(folder / "scores.csv")
+    shared = scores.method.isin(["teacher", "none"])
+    scores = scores[~shared | (scores.seed == 1)]
+    scores.loc[scores.method.isin(["teacher", "none"]), "seed"] = 0
+    scores.to_csv(folder / "scores.csv", index=False)
+
+
+def test_a_model_that_all_seeds_share_is_compared_with_each(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, families=("llama",), seeds=3)
+    share_models(folder)
+    tables = drawn(folder, tmp_path / "tables")
+    controls = tables["controls"].data.set_index("kind")
+    assert sorted(controls.seeds) == [1, 3, 3, 3]
+    scores = pd.read_csv(folder / "scores.csv")
+    scores = scores[(scores.metric == "score") & (scores.task == "average")]
+    teacher = scores[(scores.method == "teacher") & (scores.teacher == "7b")].value.item()
+    sft = scores[scores.method == "sft"].value.mean()
+    found = controls.loc["7b teacher > 68m SFT", "value"]
+    assert found == pytest.approx(teacher - sft, abs=1e-4)
+    assert controls.loc["7b teacher > 1.1b teacher", "seeds"] == 1
