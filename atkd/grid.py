@@ -44,7 +44,12 @@ class Pair(NamedTuple):
 
 
 def model_seed(config: Mapping[str, Any], seed: int) -> int:
-    """Seed of the base and teacher that a run of `seed` uses."""
+    """Seed of the teacher that a run of `seed` uses."""
+    return 0 if config["seeds_cover"] == "student" else seed
+
+
+def base_seed(config: Mapping[str, Any], seed: int) -> int:
+    """Seed of the base that a run of `seed` uses."""
     return seed if config["seeds_cover"] == "all" else 0
 
 
@@ -119,7 +124,7 @@ def studied(config: Mapping[str, Any], name: str) -> Iterator[Pair]:
 
 def _run(config: Mapping[str, Any], pair: Pair, method: str, seed: int) -> Run:
     teacher = pair.teacher if row_of(method).needs_teacher else "-"
-    seed = model_seed(config, seed) if method == "none" else seed
+    seed = base_seed(config, seed) if method == "none" else seed
     return Run(pair.family, pair.student, teacher, method, seed)
 
 

@@ -53,11 +53,13 @@ class Layout:
         return self.source == "world"
 
     def seed_of_models(self, seed: str | int) -> int:
-        """The seed of the base and teacher that a run of `seed` uses."""
+        """The seed of the teacher that a run of `seed` uses."""
         return grid.model_seed(self.config, int(seed))
 
     def model(self, family: str, size: str, seed: str | int, role: str) -> str:
-        """A base's or teacher's last file."""
+        """The last file of the base or teacher of a run's seed."""
+        if role == "base":
+            seed = grid.base_seed(self.config, int(seed))
         return f"{self.results}/models/{family}/{size}/seed{seed}/{role}/manifest.json"
 
     def of_run(self, run: str, name: str) -> str:

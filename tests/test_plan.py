@@ -68,6 +68,21 @@ def test_one_base_and_teacher_serve_all_seeds_where_seeds_cover_students() -> No
     assert found.options["output"] == "results/smoke/students/opt/125m/1.3b/supervised_kd/seed2"
 
 
+def test_one_base_serves_all_seeds_where_they_cover_what_is_tuned() -> None:
+    plan = planned(seeds=[1, 2], seeds_cover="tuned")
+    base = "results/smoke/models/opt/{}/seed0/base/manifest.json"
+    found = student(plan, "supervised_kd", seed="2")
+    assert found.reads["base"] == base.format("125m")
+    assert found.reads["cache"].startswith("results/smoke/cache/opt/1.3b/seed2/ground_truth/")
+    teacher = plan.job("teacher", {"family": "opt", "size": "1.3b", "seed": "2"})
+    assert teacher.reads["base"] == base.format("1.3b")
+    assert teacher.options["output"] == "results/smoke/models/opt/1.3b/seed2/teacher"
+    keys = [run.key for run in plan.runs]
+    assert keys.count("opt/125m/-/none/0") == 1 and "opt/-/1.3b/teacher/2" in keys
+    models = plan.job("curves", {}).reads["models"]
+    assert len(models) == len(set(models)) and base.format("125m") in models
+
+
 def test_a_method_has_settings_of_its_own() -> None:
     named = "supervised_kd_atkd+learning_rate=0.003+hard_fraction=0.3"
     plan = planned(
