@@ -23,6 +23,7 @@ from atkd.evaluation.metrics import METRICS
 from atkd.evaluation.settings import EvaluationSettings
 from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import NotFiniteError, decode, likeliest, padded
+from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import (
     InputError,
@@ -314,7 +315,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    given = json_object("--settings", args.settings)
+    given = arithmetic.chosen(json_object("--settings", args.settings))
     settings, stage = EvaluationSettings.of(given), Stage("evaluate", args.run, given)
     with folder_lock(args.output), naming(args.run):
         evaluate_folder(args.model, args.prompts, settings, args.output, stage)

@@ -20,6 +20,7 @@ from typing import Any
 from atkd.evaluation import scores
 from atkd.evaluation.settings import CrosscheckSettings
 from atkd.models import checkpoints, tokenizers
+from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, read_json, read_jsonl, write_csv, write_json, write_jsonl
 from atkd.tasks import TASKS
@@ -146,6 +147,8 @@ def main() -> None:
     else:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        settings = CrosscheckSettings.of(json_object("--settings", args.settings))
+        settings = CrosscheckSettings.of(
+            arithmetic.chosen(json_object("--settings", args.settings))
+        )
         write_json(args.output, compare(args.model, args.run, args.data, args.documents, settings))
     print(args.output)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from atkd.evaluation.settings import FidelitySettings
 from atkd.models import tokenizers
+from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, collect_csv, write_csv
 from atkd.runtime.provenance import Stage
@@ -110,7 +111,7 @@ def opened(
         found = f"{len(args.models)} for {len(args.runs)} runs"
         raise InputError(f"--models: found {found}; expected a folder for each")
     folders = dict(zip(args.runs, args.models, strict=True))
-    said = json_object("--settings", args.settings)
+    said = arithmetic.chosen(json_object("--settings", args.settings))
     data = getattr(args, "data", Path())
     given = Given(folders, args.tasks, args.prompts, data)
     return given, kind.of(said), Stage(name, args.runs[0], said)

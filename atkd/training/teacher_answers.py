@@ -19,6 +19,7 @@ from atkd.data import sequences
 from atkd.data.template import fingerprint
 from atkd.models import checkpoints, tokenizers
 from atkd.models.generation import NotFiniteError, answers
+from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, settings_of, start_up
 from atkd.runtime.files import (
     InputError,
@@ -140,7 +141,8 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help=f"JSON: {keys}")
     parser.add_argument("--output", required=True, type=Path, help="JSON lines to write")
     args = parser.parse_args()
-    settings = settings_of(AnswerSettings, json_object("--settings", args.settings))
+    given = arithmetic.chosen(json_object("--settings", args.settings))
+    settings = settings_of(AnswerSettings, given)
     stage = Stage("text", args.run, asdict(settings), settings.seed)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(args.output.parent):

@@ -30,6 +30,7 @@ from atkd.data.template import fingerprint
 from atkd.losses.fused import Head
 from atkd.models import checkpoints, tokenizers
 from atkd.models.checkpoints import MANIFEST
+from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, settings_of, start_up
 from atkd.runtime.files import (
     InputError,
@@ -286,7 +287,8 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help=f"JSON: {keys}")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     args = parser.parse_args()
-    settings = settings_of(CacheSettings, json_object("--settings", args.settings))
+    given = arithmetic.chosen(json_object("--settings", args.settings))
+    settings = settings_of(CacheSettings, given)
     stage = Stage("cache", args.run, asdict(settings))
     with folder_lock(args.output):
         with start_up():

@@ -23,6 +23,7 @@ from atkd.data.template import fingerprint
 from atkd.methods import Recipe
 from atkd.models import checkpoints, tokenizers
 from atkd.models.pruning import keep_layers
+from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, start_up
 from atkd.runtime.files import InputError, folder_lock, naming, read_json, sha256
 from atkd.runtime.provenance import Stage, settings_hash, versions
@@ -337,7 +338,7 @@ def main() -> None:
     parser.add_argument("--shipped", help="finished base to take over if of the same recipe")
     parser.add_argument("--output", required=True, help="folder to write")
     args = parser.parse_args()
-    settings = json_object("--settings", args.settings)
+    settings = arithmetic.chosen(json_object("--settings", args.settings))
     names = Names.of(args, settings)
     with only_trainer(args.output):
         manifest = Path(args.output) / "manifest.json"
