@@ -465,15 +465,19 @@ def data_root(config: Mapping[str, Any]) -> str:
 
 
 def check_folders(config: Mapping[str, Any], results: str) -> None:
-    """InputError on a folder that is named and not there, unless `results` hold what it is for."""
+    """InputError on what is named and not there, unless `results` hold what it is for."""
     for key, path, product in _folders(config):
-        folder = Path(data_root(config), path)
-        if not folder.is_dir() and not Path(results, product).exists():
-            raise InputError(f"config key {key}: found {folder}; expected a folder")
+        place = Path(data_root(config), path)
+        file = key.endswith(".gguf")
+        there = place.is_file() if file else place.is_dir()
+        if not there and not Path(results, product).exists():
+            raise InputError(
+                f"config key {key}: found {place}; expected a {'file' if file else 'folder'}"
+            )
 
 
 def _folders(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Folders that others made: key, path, and the first file that a run makes of it."""
+    """Folders and files that others made: key, path, and the first file that a run makes of it."""
     if config["data"]["source"] == "local":
         root = config["data"]["settings"].get("root", DATA_FOLDER)
         yield "data.settings.root", root, "data/manifest.json"
@@ -481,13 +485,14 @@ def _folders(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         tokenizer, made = config["families"][family]["tokenizer"], f"tokenizers/{family}"
         if "files" in tokenizer:
             yield f"families.{family}.tokenizer.files", tokenizer["files"], f"{made}/tokenizer.json"
-        if "folder" in tokenizer:
-            place = os.path.abspath(tokenizer["folder"])
-            yield f"families.{family}.tokenizer.folder", place, f"{made}/tokenizer.json"
+        for kind in {"folder", "gguf"} & set(tokenizer):
+            place = os.path.abspath(tokenizer[kind])
+            yield f"families.{family}.tokenizer.{kind}", place, f"{made}/tokenizer.json"
     for family, size in models(config):
-        if "folder" in (model := config["families"][family]["models"][size]):
-            place = os.path.abspath(model["folder"])
-            yield f"families.{family}.models.{size}.folder", place, f"checks/{family}/{size}.json"
+        model = config["families"][family]["models"][size]
+        for kind in {"folder", "gguf"} & set(model):
+            place = os.path.abspath(model[kind])
+            yield f"families.{family}.models.{size}.{kind}", place, f"checks/{family}/{size}.json"
 
 
 def reference() -> str:

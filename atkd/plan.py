@@ -115,7 +115,7 @@ class Plan(Layout):
         text = [f"{self.results}/data/{name}.jsonl" for name in ("pretrain", "train")]
         options = {"family": family, "text": text}
         options["output"] = f"{self.results}/tokenizers/{family}"
-        return Job({"text": text}, options, self.rooted(self.rooted(source, "files"), "gguf"))
+        return Job({"text": text}, options, self.rooted(source, "files"))
 
     def prompts(self, family: str, kind: str = "prompts") -> Job:
         """The prompt files of a family."""
@@ -156,7 +156,7 @@ class Plan(Layout):
             "output": f"{self.results}/checks/{family}/{size}.json",
         }
         names = ("folder", "hub", "revision", "gguf", "sha256")
-        kept = self.rooted({name: source[name] for name in names if name in source}, "gguf")
+        kept = {name: source[name] for name in names if name in source}
         return Job({"tokenizer": f"{tokenizer}/tokenizer.json"}, options, {"source": kept})
 
     # Training
@@ -182,8 +182,7 @@ class Plan(Layout):
         source = self.config["families"][family]["models"][size]
         settings = self._training(family, size, "base")
         left_out = ("training", "compute", "heal")
-        named = {key: value for key, value in source.items() if key not in left_out}
-        settings["source"] = self.rooted(named, "gguf")
+        settings["source"] = {k: v for k, v in source.items() if k not in left_out}
         loaded: tuple[str, ...] = (size,)
         if "from" in source:
             reads["base"] = self.model(family, source["from"], seed, "base")

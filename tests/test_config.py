@@ -393,3 +393,53 @@ def test_a_package_that_settings_need_is_missed_before_anything_runs() -> None:
     settings = grid.training(found, "opt", "1.3b", "teacher")
     assert settings["lora_rank"] == 4
     assert "lora_rank" not in grid.training(found, "opt", "125m", "student")
+
+
+SMOL = {"family": "smol", "student": "half", "teacher": "whole"}
+
+
+def smol(**half: Any) -> dict[str, Any]:
+    """Smoke with a pair out of a GGUF file."""
+    config = put(read("smoke"), "pairs", [SMOL])
+    whole = {"gguf": "/nowhere/a.gguf"}
+    models = {"whole": whole, "half": {"from": "whole", "keep_layers": [0, 2]} | half}
+    return put(config, "families/smol", {"tokenizer": whole, "models": models})
+
+
+@pytest.mark.parametrize(
+    ("half", "message"),
+    [
+        pytest.param({"keep_layers": [2, 0]}, "keep_layers: found [2, 0]; expected rising numbers",
+            marks=pytest.mark.case("config", "keep_layers: [2, 0]",
+                "smol.models.half.keep_layers: found [2, 0]; expected rising numbers")),
+        pytest.param({"from": "hole"}, "half.from: unknown 'hole' (did you mean 'whole'?)",
+            marks=pytest.mark.case("config", "`from` a size that is not there",
+                "smol.models.half.from: unknown 'hole' (did you mean 'whole'?)")),
+        pytest.param({"from": "half"}, "half.from: half from half",
+            marks=pytest.mark.case("config", "a model `from` itself", "half.from: half from half")),
+        pytest.param({"sha256": "0" * 64}, "half.sha256: found without gguf",
+            marks=pytest.mark.case("config", "`sha256` of a model that is no GGUF file",
+                "half.sha256: found without gguf")),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_a_model_is_checked_first(
+    half: dict[str, Any], message: str, says: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        grid.checked(smol(**half))
+    assert message in str(caught.value) and says in str(caught.value)
+
+
+@pytest.mark.case(
+    "config", "a GGUF file that is not there", "smol.tokenizer.gguf: found /nowhere/a.gguf"
+)
+def test_files_are_looked_for_before_anything_runs(tmp_path: Path, says: str) -> None:
+    config = grid.checked(smol())
+    with pytest.raises(InputError, match="expected a file") as caught:
+        grid.check_folders(config, str(tmp_path))
+    assert says in str(caught.value)
+    built = {"build": {"hidden_size": 16, "layers": 2, "heads": 2}}
+    config = put(read("smoke"), "families/opt/models/1.3b", built)
+    cut = {"from": "1.3b", "keep_layers": [0, 2]}
+    with pytest.raises(InputError, match="expected numbers from 0 to 1"):
+        grid.checked(put(config, "families/opt/models/125m", cut))
