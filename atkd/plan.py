@@ -436,9 +436,10 @@ class Plan(Layout):
         return self._look(kin, f"fidelity/{family}/{student}/seed{seed}.csv", False, "run")
 
     def uncertainty_of(self, family: str, seed: str) -> Job:
-        """What a family's teachers, bases and fine-tuned students of a seed are certain of."""
-        shared = self.seed_of_models(seed)
-        known = {"teacher": shared, "none": shared, "sft": int(seed)}
+        """What a family's teachers, bases and some students of a seed are certain of."""
+        base = grid.base_seed(self.config, int(seed))
+        known = {"teacher": self.seed_of_models(seed), "none": base}
+        known |= dict.fromkeys(("sft", *LANDSCAPES), int(seed))
         kin = [
             run for run in self.runs if run.family == family and known.get(run.method) == run.seed
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,30 +71,63 @@ def known_beforehand(uncertainty_N: Tensor, log_q_N: Tensor) -> dict[str, float]
     }
 
 
+def halves(uncertainty_N: Tensor, log_q_N: Tensor) -> dict[str, float]:
+    """Of the teacher's easy and hard half: a student's mean loss, and the share that it misses.
+
+    Missed is a token that the student gives less than half: a median near one says nothing of
+    these, and they may be many.
+    """
+    easy_N = easy_tokens(uncertainty_N)
+    found = {}
+    for name, part in (("easy", log_q_N[easy_N]), ("hard", log_q_N[~easy_N])):
+        if len(part):
+            missed = (part.exp() < 0.5).double().mean().item()
+            found |= {f"{name}_missed": missed, f"{name}_nats": -part.mean().item()}
+    return found
+
+
+class Seen(NamedTuple):
+    """A model that was looked at: what trained it, its size, and its teacher's where it has one."""
+
+    method: str
+    size: str
+    teacher: str = ""
+
+
 def rows_of(names: Row, statistics: Mapping[str, float], tokens: int) -> Iterator[Row]:
     """A row for each statistic."""
     for statistic, value in statistics.items():
         yield names | {"statistic": statistic, "value": f"{value:.6f}", "tokens": tokens}
 
 
-def family_rows(names: Row, models: Mapping[tuple[str, str], Tensor]) -> Iterator[Row]:
+def family_rows(names: Row, models: Mapping[Seen, Tensor]) -> Iterator[Row]:
     """Every model's uncertainty, and every teacher's against the students.
 
-    `models`: (role, size) -> log-probability of every target [N].
+    `models`: log-probability of every target [N] under each.
     """
-    for (role, size), log_p_N in models.items():
-        own = names | {"model": size, "role": role, "student": ""}
-        yield from rows_of(own, spread(-log_p_N.expm1()), len(log_p_N))
-        if role != "teacher":
+    for seen, log_p_N in models.items():
+        if seen.teacher:
             continue
-        for (other, student), log_q_N in models.items():
-            if other == "base":
-                found = known_beforehand(-log_p_N.expm1(), log_q_N)
-            elif other == "sft":
-                found = {"rank_correlation": rank_correlation(-log_p_N, -log_q_N)}
-            else:
-                continue
-            yield from rows_of(own | {"student": student}, found, len(log_p_N))
+        role = {"none": "base"}.get(seen.method, seen.method)
+        own = names | {"model": seen.size, "role": role, "student": ""}
+        yield from rows_of(own, spread(-log_p_N.expm1()), len(log_p_N))
+        if role == "teacher":
+            for student, log_q_N in models.items():
+                found = against(seen, log_p_N, student, log_q_N)
+                yield from rows_of(own | {"student": student.size}, found, len(log_p_N))
+
+
+def against(teacher: Seen, log_p_N: Tensor, student: Seen, log_q_N: Tensor) -> dict[str, float]:
+    """What a teacher's uncertainty says of a student: without it, or taught by it alone."""
+    if student.method == "teacher" or student.teacher not in ("", teacher.size):
+        return {}
+    uncertainty_N, found = -log_p_N.expm1(), dict[str, float]()
+    if student.method == "none":
+        found |= known_beforehand(uncertainty_N, log_q_N)
+    if student.method == "sft":
+        found["rank_correlation"] = rank_correlation(-log_p_N, -log_q_N)
+    known = halves(uncertainty_N, log_q_N)
+    return found | {f"{name}_{student.method}": value for name, value in known.items()}
 
 
 def measure(given: Given, settings: UncertaintySettings, stage: Stage) -> list[Row]:
@@ -107,14 +140,15 @@ def measure(given: Given, settings: UncertaintySettings, stage: Stage) -> list[R
     }
     texts = [text for part in kinds.values() for text in part]
     targets_N = targets_of(texts)
-    seen: dict[tuple[str, str], Tensor] = {}
+    seen: dict[Seen, Tensor] = {}
     with Progress("uncertainty", len(given.folders), "models") as progress:
         for run, folder in given.folders.items():
             _, student, teacher, method, seed = run.split("/")
-            role = {"none": "base"}.get(method, method)
             found = view(folder, texts, vocabulary, settings)
-            size = teacher if role == "teacher" else student
-            seen[role, size] = log_probabilities(found, targets_N)
+            model = Seen(method, student, teacher.strip("-"))
+            if method == "teacher":
+                model = Seen(method, teacher)
+            seen[model] = log_probabilities(found, targets_N)
             progress.add()
     names = {"family": given.family, "seed": seed}
     return [row for kind in kinds for row in _of_kind(kind, kinds, seen, names)]
@@ -123,7 +157,7 @@ def measure(given: Given, settings: UncertaintySettings, stage: Stage) -> list[R
 def _of_kind(
     kind: str,
     kinds: Mapping[str, Sequence[Text]],
-    seen: Mapping[tuple[str, str], Tensor],
+    seen: Mapping[Seen, Tensor],
     names: Row,
 ) -> Iterator[Row]:
     sizes = {name: sum(len(text.response) for text in part) for name, part in kinds.items()}

@@ -19,12 +19,15 @@ from atkd.data import prompts
 from atkd.models import tokenizers
 from atkd.runtime.files import write_csv, write_jsonl
 
-RUNS = ("opt/-/1b/teacher/1", "opt/-/2b/teacher/1", "opt/1m/-/none/1", "opt/1m/-/sft/1")
+RUNS = (
+    "opt/-/1b/teacher/1", "opt/-/2b/teacher/1", "opt/1m/-/none/1", "opt/1m/-/sft/1",
+    "opt/1m/2b/supervised_kd/1",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The CSV of four random models on seven rows of each kind, by the command line."""
+    """The CSV of five random models on seven rows of each kind, by the command line."""
     folder = tmp_path_factory.mktemp("uncertainty")
     rows = numbered_rows(7)
     tokenizer = trained_on(rows, 275)
@@ -87,6 +90,21 @@ def test_a_teacher_is_held_against_students(found: dict[str, Any]) -> None:
     assert mine["p_easy_median/1m"] == pytest.approx(base[easy].median().item(), abs=2e-6)
     assert mine["p_hard_median/1m"] == pytest.approx(base[~easy].median().item(), abs=2e-6)
     assert "rank_correlation/1m" not in values(found, REFERENCES, "1m", "sft")
+
+
+def test_students_are_held_against_the_halves_of_their_own_teacher(found: dict[str, Any]) -> None:
+    two, base, taught = (torch.tensor(chances(found, RUNS[n], found["rows"])) for n in (1, 2, 4))
+    mine, other = (values(found, REFERENCES, name, "teacher") for name in ("2b", "1b"))
+    u = 1 - two.double()
+    easy = u < u.sort().values[(len(u) - 1) // 2]
+    for name, half in (("easy", easy), ("hard", ~easy)):
+        for method, p in (("none", base), ("supervised_kd", taught)):
+            missed = (p[half] < 0.5).double().mean().item()
+            assert mine[f"{name}_missed_{method}/1m"] == pytest.approx(missed, abs=2e-6)
+            nats = -p[half].log().mean().item()
+            assert mine[f"{name}_nats_{method}/1m"] == pytest.approx(nats, rel=1e-4)
+    assert "easy_missed_none/1m" in other and "easy_missed_supervised_kd/1m" not in other
+    assert not values(found, REFERENCES, "1m", "supervised_kd")
 
 
 def test_ranks_share_ties() -> None:

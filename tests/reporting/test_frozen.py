@@ -376,7 +376,7 @@ def analysis(frozen: Frozen, name: str) -> pd.DataFrame:
     path = frozen.folder / f"analyses/{name}.csv"
     if not path.is_file():
         pytest.skip(f"{path}: this run has no such analysis")
-    frame = pd.read_csv(path, keep_default_na=False, na_values=["nan"],
+    frame = pd.read_csv(path, keep_default_na=False, na_values=["nan", ""],
                         dtype=dict.fromkeys([*CELL, "run", "model", "role"], str))  # fmt: skip
     return frame
 
@@ -398,7 +398,8 @@ def test_uncertainty_is_a_mean_over_seeds(frozen: Frozen) -> None:
     keys = ["family", "texts", "model", "role", "student", "statistic"]
     values = defaultdict(list)
     for row in rows_of(raw):
-        values[tuple(row[key] for key in keys)].append(row["value"])
+        key = tuple("" if isinstance(row[k], float) else row[k] for k in keys)
+        values[key].append(row["value"])
     assert len(told) == len(values)
     for row in rows_of(told):
         key = tuple("" if isinstance(row[k], float) else row[k] for k in keys)
@@ -410,6 +411,21 @@ def test_uncertainty_is_a_mean_over_seeds(frozen: Frozen) -> None:
         means = [plain(line[2]) for line in lines if "teacher" in line[1]]
         for value in own:
             assert any(abs(100 * value - mean) < 0.051 for mean in means), (family, texts, value)
+
+
+def test_halves_are_means_over_pairs_and_seeds(frozen: Frozen) -> None:
+    raw, lines = analysis(frozen, "uncertainty"), shown(frozen, "halves")
+    titles = {"No training": "none", "SFT": "sft", "Supervised KD": "supervised_kd",
+              "Supervised KD + ATKD": "supervised_kd_atkd"}  # fmt: skip
+    assert len(lines) == 2 * len(titles)
+    for texts, title, *cells in lines:
+        for name, cell, scale in zip(
+            ("easy_missed", "easy_nats", "hard_missed", "hard_nats"), cells, (100, 1, 100, 1),
+            strict=True,
+        ):  # fmt: skip
+            own = raw[(raw.texts == texts) & (raw.statistic == f"{name}_{titles[title]}")]
+            wanted = scale * fmean(fmean(rows["value"]) for _, rows in own.groupby("seed"))
+            assert plain(cell) == pytest.approx(wanted, abs=0.051 if scale > 1 else 6e-4), title
 
 
 def test_landscapes_rise_by_the_mean_over_directions(frozen: Frozen) -> None:

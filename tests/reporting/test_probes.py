@@ -57,6 +57,12 @@ def uncertainty_rows() -> str:
                 lines += [f"{start},,bin_{at:02d},{0.25},700" for at in range(4)]
                 lines.append(f"{start},125m,p_easy_median,0.9,700")
                 lines.append(f"{start},125m,rank_correlation,0.{seed},700")
+                for at, method in enumerate(("none", "supervised_kd", "supervised_kd_atkd")):
+                    lines.append(f"{start},125m,easy_missed_{method},0.{at}{seed},700")
+                    lines += [
+                        f"{start},125m,{half}_nats_{method},{at}.5,700" for half in ("easy", "hard")
+                    ]
+                    lines.append(f"{start},125m,hard_missed_{method},0.5,700")
     return "\n".join(lines) + "\n"
 
 
@@ -69,6 +75,13 @@ def test_uncertainty_by_teacher_and_its_density(tmp_path: Path) -> None:
         "references", "OPT 1.3B teacher", "32.0 [29.5, 34.5]", "15.0", "0.90", "0.20",
     ]  # fmt: skip
     assert [row and row[1] for row in table.rows][1:3] == ["OPT 6.7B teacher", None]
+    halves = drawn(run, run / "tables")["halves"]
+    assert halves.rows[:2] == [
+        ["references", "No training", "2.0 ± 2.5", "0.500 ± 0.000", "50.0 ± 0.0", "0.500 ± 0.000"],
+        ["references", "Supervised KD", "12.0 ± 2.5", "1.500 ± 0.000", "50.0 ± 0.0",
+         "1.500 ± 0.000"],
+    ]  # fmt: skip
+    assert halves.rows[3] is None and "over 2 pairs" in " ".join(halves.notes)
     assert "uncertainty" in figures.draw(run / "tables", tmp_path / "f", run / "run.json")
     text = (tmp_path / "f/uncertainty.txt").read_text(encoding="utf-8")
     assert "At most 700 tokens a point; seeds: 3." in text and "bins of 25.0 %" in text
@@ -109,7 +122,7 @@ def test_diversity_is_a_mean_over_seeds(tmp_path: Path) -> None:
     assert "Answers: 500 a model; seeds: 3." in table.notes[1]
 
 
-def test_curves_say_what_the_last_fifth_changed(tmp_path: Path) -> None:
+def test_curves_say_what_the_last_quarter_changed(tmp_path: Path) -> None:
     run = write_run(tmp_path, families=("opt",), documents=2, tasks=("dolly", "mmlu"))
     change_record(run, analyses=["curves"])
     lines = ["run,stage,step,share,loss,tokens"]
@@ -119,7 +132,7 @@ def test_curves_say_what_the_last_fifth_changed(tmp_path: Path) -> None:
             lines.append(f"{name},{stage},{at},{at / 20:.4f},{2 - at / 20:.6f},{at}")
     write_text(run / "analyses/curves.csv", "\n".join(lines) + "\n")
     table = drawn(run, run / "tables")["curves"]
-    numbers = ["1.750", "1.500", "1.250", "1.000", "\N{MINUS SIGN}16.7 %"]
+    numbers = ["1.750", "1.500", "1.250", "1.000", "\N{MINUS SIGN}18.5 %"]
     assert table.rows == [["base", "", "1", *numbers], ["student", "GKD", "1", *numbers]]
     assert "curves" in figures.draw(run / "tables", tmp_path / "f", run / "run.json")
     assert "seeds: 1." in (tmp_path / "f/curves.txt").read_text(encoding="utf-8")
