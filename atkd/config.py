@@ -120,6 +120,8 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_families(filled)
     _check_pairs(filled)
     _check_evaluation(filled)
+    if filled["compute"]["answers"] == "vllm":
+        packages.check_command("vllm", "compute.answers")
     _check_tasks(filled)
     return filled
 

@@ -285,6 +285,7 @@ class Plan(Layout):
             "dtype": self.config["compute"]["teacher_dtype"],
             "seed": int(seed),
             **self.config["teacher_text"],
+            **self._engine(),
         }
         options = {
             "teacher": folder(reads["teacher"]),
@@ -331,6 +332,11 @@ class Plan(Layout):
         kept = {name: self.config["evaluation"][name] for name in names}
         return kept | {"device": self.config["compute"]["device"]}
 
+    def _engine(self) -> dict[str, str]:
+        """What generates answers, where it is not this package."""
+        engine = self.config["compute"]["answers"]
+        return {} if engine == "torch" else {"engine": engine}
+
     def _alone(self, run: Run) -> Needs:
         size = run.student if run.student != "-" else run.teacher
         return self._one_process(run.family, size)
@@ -351,7 +357,8 @@ class Plan(Layout):
             "run": run.key,
             "output": self.of_run(run.key, "samples"),
         }
-        settings = {"tasks": self.tasks, **self._evaluation("context", "batch_size", "dtype")}
+        kept = self._evaluation("context", "batch_size", "dtype")
+        settings = {"tasks": self.tasks, **kept, **self._engine()}
         return Job(reads, options, settings, self._alone(run))
 
     def score(self, **names: str) -> Job:

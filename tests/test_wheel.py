@@ -100,7 +100,17 @@ def test_the_wheel_asks_for_torch_alone(wheel: Path) -> None:
     needs = re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE)
     assert [need for need in needs if "extra ==" not in need] == ["torch>=2.8"]
     extras = set(re.findall(r"^Provides-Extra: (.*)$", text, re.MULTILINE))
-    assert extras == {"harness", "trainer", "trl", "figures", "bench", "large", "gguf", "dev"}
+    assert extras == {
+        "harness",
+        "trainer",
+        "trl",
+        "figures",
+        "bench",
+        "large",
+        "gguf",
+        "vllm",
+        "dev",
+    }
 
 
 def test_the_losses_run_where_torch_is_all_there_is(wheel: Path, tmp_path: Path) -> None:

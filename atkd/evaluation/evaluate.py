@@ -8,8 +8,10 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from itertools import accumulate
@@ -21,7 +23,7 @@ import torch
 from atkd.evaluation.lm_eval_tasks import metrics
 from atkd.evaluation.metrics import METRICS
 from atkd.evaluation.settings import EvaluationSettings
-from atkd.models import checkpoints, tokenizers
+from atkd.models import checkpoints, served, tokenizers
 from atkd.models.generation import NotFiniteError, decode, likeliest, padded
 from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, start_up
@@ -56,6 +58,9 @@ class Answer(str):
     steps: int
 
 
+Serving = Callable[[], AbstractContextManager[str]]  # starts a server; its address
+
+
 class OurModel:
     """How lm-eval asks a loaded model: likelihoods, greedy answers. Mixed in before lm-eval's LM.
 
@@ -63,10 +68,12 @@ class OurModel:
     tokenizer get no probability; an answer ends at EOS alone; nothing is cut to fit.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, context: int, batch_size: int) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, context: int, batch_size: int, server: Serving | None
+    ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        self.context, self.batch_size = context, batch_size
+        self.context, self.batch_size, self.server = context, batch_size, server
 
     def encode(self, requests: list[Any]) -> list[list[int]]:
         """Prompt ids of requests, with the tokenizer's own BOS; equal prompts are split once."""
@@ -97,6 +104,8 @@ class OurModel:
     def generate_until(self, requests: list[Any], **_: Any) -> list[Answer]:
         """Greedy answers of at most each request's `max_gen_toks` tokens."""
         prompts = self.encode(requests)
+        if self.server is not None:
+            return self.served(prompts, [each.args[1]["max_gen_toks"] for each in requests])
         lengths: dict[int, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             lengths[request.args[1]["max_gen_toks"]].append(index)
@@ -110,6 +119,26 @@ class OurModel:
                     found |= zip(batch, made, strict=True)
                     progress.add(len(batch), tokens=sum(answer.steps for answer in made))
         return [found[index] for index in range(len(requests))]
+
+    def served(self, prompts: list[list[int]], rooms: list[int]) -> list[Answer]:
+        """Greedy answers by a server, to which the device is left meanwhile; without entropies."""
+        device = self.model.device
+        self.model.to("cpu")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        with (
+            self.server() as address,
+            Progress("answers", len(prompts), "answers") as progress,
+        ):
+            keys = [""] * len(prompts)
+            found = served.answers(address, prompts, keys, rooms, self.tokenizer, 0.0, progress)
+        self.model.to(device)
+        made = []
+        for ids in found:
+            answer = Answer(self.tokenizer.decode(ids, skip_special_tokens=True))
+            answer.entropy, answer.steps = math.nan, len(ids)
+            made.append(answer)
+        return made
 
     def answer(self, prompts: list[list[int]], new_tokens: int) -> list[Answer]:
         """Greedy answers to one batch of prompts."""
@@ -198,11 +227,17 @@ def log_likelihoods(
     ]
 
 
-def language_model(model: Any, tokenizer: Any, context: int, batch_size: int) -> Any:
-    """lm-eval's view of a loaded model; `context` bounds prompt and answer together."""
+def language_model(
+    model: Any, tokenizer: Any, context: int, batch_size: int, server: Serving | None = None
+) -> Any:
+    """lm-eval's view of a loaded model; `context` bounds prompt and answer together.
+
+    `server`: starts what generates its answers in its place.
+    """
     from lm_eval.api.model import LM
 
-    return type("EvaluatedModel", (OurModel, LM), {})(model, tokenizer, context, batch_size)
+    kind = type("EvaluatedModel", (OurModel, LM), {})
+    return kind(model, tokenizer, context, batch_size, server)
 
 
 def build_tasks(prompts: Path, names: list[str], eos: str) -> dict[str, Any]:
@@ -246,7 +281,7 @@ def samples_of(name: str, samples: dict[str, list[Row]]) -> Iterator[Row]:
         made = {
             **{key: doc[key] for key in ("id", "group", "prompt", "target")},
             "answer": str(answer),
-            "entropy": round(answer.entropy, 6),
+            **({} if math.isnan(answer.entropy) else {"entropy": round(answer.entropy, 6)}),
             "steps": answer.steps,
             "bits": sum(reference.bits),
             "bytes": doc["bytes"],
@@ -284,7 +319,10 @@ def evaluate_folder(
         device = checkpoints.pick_device(settings.device)
         model = checkpoints.load(folder, device, settings.dtype)
         tokenizer = models_tokenizer(folder)
-        lm = language_model(model, tokenizer, settings.context, settings.batch_size)
+        server = None
+        if settings.engine == "vllm":
+            server = partial(served.serving, folder, settings.dtype, settings.context)
+        lm = language_model(model, tokenizer, settings.context, settings.batch_size, server)
         import_module("lm_eval.evaluator")
     stage.ready()
     rows, numbers = run_tasks(lm, prompts, names)

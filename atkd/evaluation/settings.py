@@ -31,10 +31,14 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings(ModelSettings):
-    """What is asked of a model: tasks (none: all with prompts), longest prompt plus answer."""
+    """What is asked of a model: tasks (none: all with prompts), longest prompt plus answer.
+
+    `engine`: what generates its answers, torch or vllm.
+    """
 
     tasks: list[str] = field(default_factory=list)
     context: int = 2048
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shutil
 from typing import Any
 
 from atkd.runtime.files import InputError
@@ -14,6 +15,12 @@ def check(package: str, key: str) -> None:
     name = package.partition(".")[0]
     if importlib.util.find_spec(name) is None:
         raise InputError(f"config key {key}: needs the package {name}; pip install {name}")
+
+
+def check_command(name: str, key: str) -> None:
+    """InputError if the command that a configuration's key needs is not installed."""
+    if shutil.which(name) is None:
+        raise InputError(f"config key {key}: found {name!r}, which is not installed here")
 
 
 def needed(package: str, key: str) -> Any:

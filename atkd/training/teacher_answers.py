@@ -9,15 +9,17 @@ answered in blocks; a killed run keeps the blocks it finished.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from atkd.data import sequences
 from atkd.data.template import fingerprint
-from atkd.models import checkpoints, tokenizers
+from atkd.models import checkpoints, served, tokenizers
 from atkd.models.generation import NotFiniteError, answers
 from atkd.runtime import arithmetic
 from atkd.runtime.cli import json_object, settings_of, start_up
@@ -41,7 +43,7 @@ class AnswerSettings:
     """How a teacher answers.
 
     `max_new_tokens` bounds an answer, `max_length` prompt and answer together, in tokens;
-    `batch_size`: prompts answered at once; `temperature` 0 is greedy.
+    `batch_size`: prompts answered at once; `temperature` 0 is greedy; `engine`: torch, or vllm.
     """
 
     family: str
@@ -52,6 +54,7 @@ class AnswerSettings:
     batch_size: int
     dtype: str
     device: str
+    engine: str = "torch"
 
 
 def answer_block(
@@ -64,13 +67,21 @@ def answer_block(
 ) -> list[list[int]]:
     """Answers to prompts that are rows `first`, `first` + 1, ...; batched by prompt length.
 
-    A prompt that leaves no room within `max_length` gets an empty answer.
+    A prompt that leaves no room within `max_length` gets an empty answer. `model`: the address of
+    a server where that is what answers.
     """
     rooms = [min(settings.max_new_tokens, settings.max_length - len(prompt)) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     order = [index for index in order if rooms[index] > 0]
     found: dict[int, list[int]] = {}
     progress.add(len(prompts) - len(order))
+    if isinstance(model, str):
+        asked = [prompts[index] for index in order]
+        keys = [f"{settings.seed}/{first + index}/text" for index in order]
+        room = [rooms[index] for index in order]
+        made = served.answers(model, asked, keys, room, tokenizer, settings.temperature, progress)
+        found = dict(zip(order, made, strict=True))
+        return [found.get(index, []) for index in range(len(prompts))]
     for start in range(0, len(order), settings.batch_size):
         part = order[start : start + settings.batch_size]
         try:
@@ -119,6 +130,18 @@ def write(
     return count
 
 
+@contextlib.contextmanager
+def answering(teacher: Path, device: str, settings: AnswerSettings) -> Iterator[Any]:
+    """What answers: the model itself, or the address of a server of it."""
+    if settings.engine == "vllm":
+        with served.serving(teacher, settings.dtype, settings.max_length) as address:
+            yield address
+    else:
+        with start_up():
+            model = checkpoints.load(teacher, device, settings.dtype)
+        yield model
+
+
 def kept_rows(part: Path, mark: Path, identity: str) -> int:
     """Rows in whole blocks that an interrupted run of the same identity left; the rest is cut."""
     path = part if part.exists() and mark.exists() and read_json(mark) == identity else None
@@ -152,10 +175,9 @@ def main() -> None:
             tokenizer = tokenizers.open_tokenizer({"folder": str(args.teacher)}, settings.family)
             ids = [row["id"] for row in read_jsonl(args.data, ("id",))]
             prompts = sequences.prompt_ids(str(args.data), tokenizer)
-            model = checkpoints.load(args.teacher, device, settings.dtype)
             sources = [sha256(args.teacher / checkpoints.MANIFEST), sha256(args.data)]
             identity = settings_hash([asdict(settings), fingerprint(), sources, versions()])
-        stage.ready()
-        with naming(args.run):
+        with naming(args.run), answering(args.teacher, device, settings) as model:
+            stage.ready()
             count = write(args.output, model, ids, prompts, settings, tokenizer, identity)
         stage.write(args.output.with_name("provenance.json"), device=device, tokens=count)
