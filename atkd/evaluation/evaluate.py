@@ -69,7 +69,12 @@ class OurModel:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, context: int, batch_size: int, server: Serving | None
+        self,
+        model: Any,
+        tokenizer: Any,
+        context: int,
+        batch_size: int,
+        server: Serving | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
