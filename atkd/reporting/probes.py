@@ -538,7 +538,7 @@ def curve_panels(numbers: Numbers) -> Drawing | None:
         return None
     data = data.assign(method=data.method.fillna(""))
     stages = [name for name in ("base", "teacher", "student") if (data.stage == name).any()]
-    figure, grid = panels(1, len(stages), figsize=(1 + 2.7 * len(stages), 3.0), squeeze=False)
+    figure, grid = panels(1, len(stages), figsize=(2 + 2.7 * len(stages), 3.0), squeeze=False)
     for axes, stage in zip(grid[0], stages, strict=True):
         part = data[data.stage == stage]
         key = "method" if stage == "student" else "family"
@@ -552,7 +552,8 @@ def curve_panels(numbers: Numbers) -> Drawing | None:
         if part.loss.max() > WIDE * part.loss.min():
             axes.set_yscale("log")
         axes.grid(axis="y", which="both", color="#EEEEEE", linewidth=0.6)
-        axes.legend(frameon=False, fontsize=6.5)
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if stage == "student" else {}
+        axes.legend(frameon=False, fontsize=6.5, **beside)
     grid[0][0].set_ylabel("Training loss (nats a token)")
     figure.tight_layout()
     about = "training loss in nats a token; lower is better."
