@@ -12,7 +12,7 @@ from atkd.reporting.plotting import panels, style
 from atkd.reporting.table import Table, arrow, notes, number
 from atkd.statistics.comparisons import GAIN, WRAPPER, base_of, has_gains
 from atkd.statistics.contrasts import WRAPPED
-from atkd.statistics.estimates import KEYS, Cell, Contrast, as_configured, estimates, sort_key
+from atkd.statistics.estimates import KEYS, Cell, Contrast, as_configured, average, sort_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,11 @@ def efficiency(run: Run) -> Table | None:
         named = part[KEYS].drop_duplicates().itertuples(index=False, name=None)
         cells = [cell for cell in map(Cell._make, named) if cell in run.scores.rows]
         if cells:
-            kept.append(_average(run, cells) | _cost(part) | {"method": method})
+            kept.append(
+                average(run.scores, Contrast(tuple(cells), (), "cost"))
+                | _cost(part)
+                | {"method": method}
+            )
     if not kept:
         return None
     rows: Rows = [
@@ -104,11 +108,6 @@ def _by_method(method: str) -> tuple[Any, ...]:
 def _cost(part: pd.DataFrame) -> dict[str, float]:
     names = ["cpu_s", "outputs_s", "total_s", "peak_memory_mb"]
     return {name: float(part[name].mean()) for name in names}
-
-
-def _average(run: Run, cells: list[Cell]) -> dict[str, Any]:
-    rows = estimates(run.scores, [Contrast(tuple(cells), (), "cost")])
-    return next(row for row in rows if (row["metric"], row["task"]) == ("score", "average"))
 
 
 @registry.figure(

@@ -469,7 +469,7 @@ def _variant_rows(scores: Scores) -> pd.DataFrame:
     import pandas as pd
 
     wanted = variants(sorted(scores.rows, key=sort_key))
-    found = [row for row in estimates(scores, wanted) if row["metric"] == "score"]
+    found = estimates(scores, wanted, ("score",))
     if not found:
         raise InputError("no variant was run; set the config key deviations to true")
     return pd.DataFrame([row | _plain(row) for row in found if row["task"] in AVERAGE_TITLES])

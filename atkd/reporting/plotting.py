@@ -59,6 +59,9 @@ def own_settings() -> Iterator[None]:
         yield
 
 
+MARGIN = 0.1  # inches around a figure
+
+
 def panels(
     rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **options: Any
 ) -> tuple[Figure, Any]:
@@ -106,9 +109,13 @@ def _told(part: pd.DataFrame, metric: str) -> str:
 
 
 def save(figure: Figure, name: str, text: str, output: Path) -> None:
-    """Writes <name>.svg, .png and .txt; no date and a fixed salt keep the SVG's bytes fixed."""
+    """Writes <name>.svg, .png and .txt; no date and a fixed salt keep the SVG's bytes fixed.
+
+    What surrounds a figure tightly is found once for both, since finding it takes a drawing.
+    """
+    bounds = figure.get_tightbbox().padded(MARGIN)
     options: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 180}}
     for kind, extra in options.items():
         with atomic_path(output / f"{name}.{kind}") as part:
-            figure.savefig(part, format=kind, bbox_inches="tight", **extra)
+            figure.savefig(part, format=kind, bbox_inches=bounds, **extra)
     write_text(output / f"{name}.txt", text + "\n")

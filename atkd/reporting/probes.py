@@ -269,6 +269,8 @@ def half_statistics(found: pd.DataFrame) -> pd.DataFrame:
     """What students lose and miss of their teacher's halves, a row per value."""
     known = [f"{half}_{what}_{m}" for half in ("easy", "hard") for what in WHAT for m in HALVES]
     part = found[found.statistic.isin(known)]
+    if part.empty:
+        return part
     names = part.statistic.str.split("_", n=2, expand=True)
     return part.assign(half=names[0], what=names[1], method=names[2])
 

@@ -14,7 +14,7 @@ from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers, Run
 from atkd.reporting.plotting import panels, style
 from atkd.reporting.table import Table, arrow, detectable_note, notes, number, signed
-from atkd.statistics.estimates import Cell, Contrast, RunRecord, estimates
+from atkd.statistics.estimates import Cell, Contrast, RunRecord, average
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,19 +84,14 @@ def arms_of(row: Analysis) -> Iterator[tuple[str, str, str]]:
 def measured(run: Run, pairs: list[Cell], method: str, against: str) -> dict[str, Any]:
     """A method's average score over pairs, and its difference to another's."""
     ours, theirs = (tuple(_at(pair, name) for pair in pairs) for name in (method, against))
-    level = _average(run, Contrast(tuple(dict.fromkeys(ours)), (), "study"))
+    level = average(run.scores, Contrast(tuple(dict.fromkeys(ours)), (), "study"))
     named = pairs[0] if len(pairs) == 1 else Cell(POOLED, POOLED, POOLED, "")
     found = level | {"family": named.family, "student": named.student, "teacher": named.teacher}
     found |= {"pairs": len(pairs), "teacher_size": size(named.teacher), "method": method}
     if method == against:
         return found
-    change = _average(run, Contrast(ours, theirs, "study"))
+    change = average(run.scores, Contrast(ours, theirs, "study"))
     return found | {f"change_{key}": change[key] for key in CHANGES}
-
-
-def _average(run: Run, contrast: Contrast) -> dict[str, Any]:
-    rows = estimates(run.scores, [contrast])
-    return next(row for row in rows if (row["metric"], row["task"]) == ("score", "average"))
 
 
 def _shown(row: dict[str, Any]) -> list[str]:

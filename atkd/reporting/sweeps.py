@@ -13,7 +13,7 @@ from atkd.methods import Name, setting_title, title_of
 from atkd.reporting import registry
 from atkd.reporting.inputs import Run
 from atkd.reporting.table import Table, detectable_note, notes, number, signed
-from atkd.statistics.estimates import Cell, Contrast, RunRecord, estimates, sort_key
+from atkd.statistics.estimates import Cell, Contrast, RunRecord, average, sort_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,8 +108,7 @@ def _with_plain(method: str, values: Blocks, run: Run) -> Blocks:
 
 def _estimate(run: Run, ours: list[Cell], theirs: list[Cell]) -> dict[str, Any]:
     """The average score of cells, or what they have over others."""
-    found = estimates(run.scores, [Contrast(tuple(ours), tuple(theirs), "sweep")])
-    return next(row for row in found if (row["metric"], row["task"]) == ("score", "average"))
+    return average(run.scores, Contrast(tuple(ours), tuple(theirs), "sweep"))
 
 
 def _change(change: dict[str, Any] | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -306,7 +306,9 @@ def _place(scores: Scores, task: str, metric: str, part: pd.DataFrame, runs: int
     scores.groups[task, metric] = first.group.fillna("").to_numpy(str)
 
 
-def parts(scores: Scores, metric: str, wanted: Contrast) -> dict[str, intervals.Components | None]:
+def parts(
+    scores: Scores, metric: str, wanted: Contrast, columns: Iterable[str] = ()
+) -> dict[str, intervals.Components | None]:
     """Variance components, per task, of a cell's mean, of several cells', or of a difference.
 
     Args:
@@ -314,12 +316,14 @@ def parts(scores: Scores, metric: str, wanted: Contrast) -> dict[str, intervals.
         metric: a name of `Scores.values`.
         wanted: the cells; over the seeds that all of them have, where a model that the runs of all
             seeds share counts as one of each.
+        columns: those whose tasks are wanted, all where none is named.
 
     Returns:
         Task -> components; None for a task without the metric or without a shared document.
     """
     picked = _picked(scores, [*wanted.ours, *wanted.theirs])
-    tasks = [column for column in scores.columns() if column not in AVERAGES]
+    known = scores.columns()
+    tasks = dict.fromkeys(task for column in columns or known for task in known[column])
     return {task: _part(scores, (task, metric), picked, len(wanted.ours)) for task in tasks}
 
 
@@ -357,25 +361,39 @@ def names(wanted: Contrast) -> dict[str, Any]:
     }
 
 
-def estimates(scores: Scores, wanted: Iterable[Contrast]) -> list[dict[str, Any]]:
-    """Every contrast on every metric and column (task or average).
+def estimates(
+    scores: Scores,
+    wanted: Iterable[Contrast],
+    metrics: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Every contrast on every metric and column (task or average), or on those that are named.
 
     Args:
         scores: the values.
         wanted: what to estimate.
+        metrics, columns: names of them; all where none is given.
 
     Returns:
         Rows with what they are about, the fields of `intervals.Estimate`, and `iqm` (over four
         tasks or more, else NaN); rows of differences also have `detectable`. In the metric's unit.
     """
     rows = []
-    for contrast, metric in itertools.product(wanted, scores.metrics()):
-        found = parts(scores, metric, contrast)
+    for contrast, metric in itertools.product(wanted, metrics or scores.metrics()):
+        found = parts(scores, metric, contrast, columns)
         for column, tasks in scores.columns().items():
+            if columns and column not in columns:
+                continue
             known = [part for part in map(found.get, tasks) if part is not None]
             if len(known) == len(tasks):
                 rows.append(_row(scores, contrast, metric, column, tasks, known))
     return rows
+
+
+def average(scores: Scores, contrast: Contrast) -> dict[str, Any]:
+    """The row of `estimates` on the average score."""
+    (row,) = estimates(scores, [contrast], ("score",), ("average",))
+    return row
 
 
 def _row(
