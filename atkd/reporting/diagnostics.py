@@ -18,6 +18,7 @@ from atkd.reporting.table import (
     counted,
     detectable_note,
     number,
+    studied_note,
     wordless_note,
 )
 from atkd.runtime.files import InputError
@@ -383,7 +384,7 @@ def secondary(run: Run) -> Table | None:
         rows += [None] if rows else []
         for cell in members(list(found), lead.family, lead.teacher):
             values = _secondary_values(found[cell], cell, lead.teacher)
-            rows.append(_secondary_row(cell, lead, values))
+            rows += [] if Name.of(cell.method).settings else [_secondary_row(cell, lead, values)]
             data.append({"split_by": lead.teacher, **cell._asdict(), **values})
     counts = f"{_documents(scores)} Plain means over tasks and seeds, without intervals."
     analogues = "(world): generated analogues of the paper's tasks."
@@ -391,7 +392,7 @@ def secondary(run: Run) -> Table | None:
         f"Secondary metrics ({run.title})",
         ["Teacher", "Model", *(column.head for column in SECONDARY.values())],
         rows,
-        [*ABOUT_SECONDARY, counts, *([analogues] if run.world else [])],
+        [*ABOUT_SECONDARY, counts, *studied_note(found), *([analogues] if run.world else [])],
         pd.DataFrame(data),
     )
 

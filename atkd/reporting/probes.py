@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from atkd.analyses import LANDSCAPES
-from atkd.methods import title_of
+from atkd.methods import Name, title_of
 from atkd.models.families import family_title, size
 from atkd.reporting import registry
 from atkd.reporting.inputs import Numbers, Run
 from atkd.reporting.plotting import panels, style
-from atkd.reporting.table import Table, arrow, counted, either, number
-from atkd.statistics.estimates import KEYS, sort_key
+from atkd.reporting.table import Table, arrow, counted, either, number, studied_note
+from atkd.statistics.estimates import KEYS, as_configured, sort_key
 from atkd.statistics.intervals import over_seeds
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ def fidelity(run: Run) -> Table | None:
     return Table(
         f"Fidelity ({run.title})",
         ["Model", "Method", "Against", "KL bits", "Same top %", "Entropy bits"],
-        [_fidelity_row(row) for row in averaged.itertuples()],
+        [_fidelity_row(row) for row in as_configured(averaged).itertuples()],
         [
+            *studied_note(averaged[KEYS].drop_duplicates().itertuples(index=False)),
             "At every response position of held-out references: KL(reference, model) in bits per "
             "token (lower is closer), percent of positions with the same likeliest token (higher "
             "is closer), and the reference's own entropy, which tells what is little.",
@@ -439,6 +440,8 @@ def diversity(run: Run) -> Table | None:
     data = found.groupby([*KEYS, "statistic"], sort=False).value.apply(list).unstack()
     rows: Rows = []
     for cell in sorted(data.index, key=sort_key):
+        if Name.of(cell[3]).settings:
+            continue
         shown = [_spread(data.loc[cell, name], 2) for name in ("distinct_1", "distinct_2", "words")]
         rows.append([f"{family_title(cell[0])} {arrow(cell)}", title_of(cell[3]), *shown])
     return Table(
@@ -450,6 +453,7 @@ def diversity(run: Run) -> Table | None:
             "together; higher is more diverse, and longer answers lower it.",
             f"Answers: {either(found.answers)} a model; seeds: {found.seed.nunique()}. ± half of a "
             "95 % interval over seeds.",
+            *studied_note(data.index),
         ],
         found.drop(columns="run"),
     )
@@ -488,7 +492,8 @@ def curves(run: Run) -> Table | None:
     for stage in ("base", "teacher", "student"):
         part = found[found.stage == stage]
         for method in sorted(set(part.method), key=lambda name: sort_key(("", "", "", name))):
-            rows.append(_curve_row(stage, method, part[part.method == method]))
+            if not Name.of(method).settings:
+                rows.append(_curve_row(stage, method, part[part.method == method]))
     return Table(
         f"Training losses ({run.title})",
         ["Stage", "Method", "Trainings", *(f"{at:.0%}" for at in QUARTERS), "Last quarter"],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atkd.evaluation.metrics import METRICS
+from atkd.methods import Name
 from atkd.runtime.files import read_json, write_json, write_text
 from atkd.statistics.estimates import Scores, save_csv, task_label
 from atkd.statistics.intervals import RELIABLE_SEEDS
@@ -85,6 +86,13 @@ class Table:
         save_csv(self.data, base / f"{self.name}.csv")
         shown = {key: getattr(self, key) for key in ("name", "title", "heads", "rows", "notes")}
         write_json(base / f"{self.name}.json", shown)
+
+
+def studied_note(cells: Iterable[Sequence[str]]) -> list[str]:
+    """Where the models of studies are that a table of all models leaves out."""
+    own = sum(bool(Name.of(cell[3]).settings) for cell in cells)
+    told = f"{own} models under settings of their own, which studies trained, are in its CSV file."
+    return [told] if own else []
 
 
 def read(path: str | Path) -> Table:

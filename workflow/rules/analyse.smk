@@ -1,15 +1,6 @@
 rule fidelity_of:
     input:
         unpack(reads("fidelity_of")),
-        code=code(
-            "evaluation/fidelity.py",
-            "evaluation/probe.py",
-            "evaluation/references.py",
-            "evaluation/settings.py",
-            "world",
-            "models",
-            "tasks.py",
-        ),
     output:
         "<results>/analyses/fidelity/{family}/{student}/seed{seed}.csv",
     log:
@@ -22,6 +13,15 @@ rule fidelity_of:
         mem_mb=growing("fidelity_of", "memory_mb"),
         runtime=growing("fidelity_of", "minutes"),
     params:
+        code=code(
+            "evaluation/fidelity.py",
+            "evaluation/probe.py",
+            "evaluation/references.py",
+            "evaluation/settings.py",
+            "world",
+            "models",
+            "tasks.py",
+        ),
         settings=settings("fidelity_of"),
         command=command("fidelity_of"),
     shell:
@@ -35,7 +35,6 @@ rule fidelity:
             for family, student in PLAN.students
             for seed in config["seeds"]
         ],
-        code=code("evaluation/fidelity.py"),
     output:
         "<results>/analyses/fidelity.csv",
     log:
@@ -43,6 +42,8 @@ rule fidelity:
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        code=code("evaluation/fidelity.py"),
     shell:
         "python -m atkd fidelity collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -50,7 +51,6 @@ rule fidelity:
 rule crosscheck_of:
     input:
         unpack(reads("crosscheck_of")),
-        code=code("evaluation/mmlu_crosscheck.py", "evaluation/settings.py", "models", *SCORING),
     output:
         f"{RUN}/crosscheck.json",
     log:
@@ -63,6 +63,7 @@ rule crosscheck_of:
         mem_mb=growing("crosscheck_of", "memory_mb"),
         runtime=growing("crosscheck_of", "minutes"),
     params:
+        code=code("evaluation/mmlu_crosscheck.py", "evaluation/settings.py", "models", *SCORING),
         settings=settings("crosscheck_of"),
         command=command("crosscheck_of"),
     shell:
@@ -72,7 +73,6 @@ rule crosscheck_of:
 rule crosscheck:
     input:
         found=PLAN.every_run("crosscheck.json"),
-        code=code("evaluation/mmlu_crosscheck.py"),
     output:
         "<results>/analyses/crosscheck.csv",
     log:
@@ -80,6 +80,8 @@ rule crosscheck:
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        code=code("evaluation/mmlu_crosscheck.py"),
     shell:
         "python -m atkd crosscheck collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -87,18 +89,6 @@ rule crosscheck:
 rule uncertainty_of:
     input:
         unpack(reads("uncertainty_of")),
-        code=code(
-            "analysis/uncertainty.py",
-            "evaluation/probe.py",
-            "evaluation/references.py",
-            "evaluation/settings.py",
-            "losses/weighting.py",
-            "models",
-            "world/grammar.py",
-            "data/sequences.py",
-            "data/template.py",
-            "tasks.py",
-        ),
     output:
         "<results>/analyses/uncertainty/{family}/seed{seed}.csv",
     log:
@@ -111,6 +101,18 @@ rule uncertainty_of:
         mem_mb=growing("uncertainty_of", "memory_mb"),
         runtime=growing("uncertainty_of", "minutes"),
     params:
+        code=code(
+            "analysis/uncertainty.py",
+            "evaluation/probe.py",
+            "evaluation/references.py",
+            "evaluation/settings.py",
+            "losses/weighting.py",
+            "models",
+            "world/grammar.py",
+            "data/sequences.py",
+            "data/template.py",
+            "tasks.py",
+        ),
         settings=settings("uncertainty_of"),
         command=command("uncertainty_of"),
     shell:
@@ -124,7 +126,6 @@ rule uncertainty:
             family=FAMILIES,
             seed=config["seeds"],
         ),
-        code=code("analysis/uncertainty.py"),
     output:
         "<results>/analyses/uncertainty.csv",
     log:
@@ -132,6 +133,8 @@ rule uncertainty:
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        code=code("analysis/uncertainty.py"),
     shell:
         "python -m atkd uncertainty collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -139,15 +142,6 @@ rule uncertainty:
 rule landscape_of:
     input:
         unpack(reads("landscape_of")),
-        code=code(
-            "analysis/landscape.py",
-            "evaluation/probe.py",
-            "evaluation/references.py",
-            "evaluation/settings.py",
-            "models",
-            "world/grammar.py",
-            "tasks.py",
-        ),
     output:
         "<results>/analyses/landscape/{family}/{student}/seed{seed}.csv",
     log:
@@ -160,6 +154,15 @@ rule landscape_of:
         mem_mb=growing("landscape_of", "memory_mb"),
         runtime=growing("landscape_of", "minutes"),
     params:
+        code=code(
+            "analysis/landscape.py",
+            "evaluation/probe.py",
+            "evaluation/references.py",
+            "evaluation/settings.py",
+            "models",
+            "world/grammar.py",
+            "tasks.py",
+        ),
         settings=settings("landscape_of"),
         command=command("landscape_of"),
     shell:
@@ -173,7 +176,6 @@ rule landscape:
             for family, student in PLAN.students
             for seed in config["seeds"]
         ],
-        code=code("analysis/landscape.py"),
     output:
         "<results>/analyses/landscape.csv",
     log:
@@ -181,6 +183,8 @@ rule landscape:
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        code=code("analysis/landscape.py"),
     shell:
         "python -m atkd landscape collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -188,7 +192,6 @@ rule landscape:
 rule diversity:
     input:
         unpack(reads("diversity")),
-        code=code("analysis/diversity.py"),
     output:
         "<results>/analyses/diversity.csv",
     log:
@@ -197,6 +200,7 @@ rule diversity:
     conda:
         "../../environment.yml"
     params:
+        code=code("analysis/diversity.py"),
         settings=settings("diversity"),
         command=command("diversity"),
     shell:
@@ -206,7 +210,6 @@ rule diversity:
 rule curves:
     input:
         unpack(reads("curves")),
-        code=code("analysis/curves.py"),
     output:
         "<results>/analyses/curves.csv",
     log:
@@ -215,6 +218,7 @@ rule curves:
     conda:
         "../../environment.yml"
     params:
+        code=code("analysis/curves.py"),
         settings=settings("curves"),
         command=command("curves"),
     shell:
@@ -224,6 +228,18 @@ rule curves:
 rule explorer:
     input:
         unpack(reads("explorer")),
+    output:
+        "<results>/analyses/explorer.json",
+    log:
+        "<logs>/analyses/explorer.log",
+    conda:
+        "../../environment.yml"
+    threads: asks("explorer", "threads")
+    resources:
+        gpu=asks("explorer", "gpus"),
+        mem_mb=growing("explorer", "memory_mb"),
+        runtime=growing("explorer", "minutes"),
+    params:
         code=code(
             "analysis/explorer.py",
             "analysis/uncertainty.py",
@@ -237,18 +253,6 @@ rule explorer:
             "data/template.py",
             "tasks.py",
         ),
-    output:
-        "<results>/analyses/explorer.json",
-    log:
-        "<logs>/analyses/explorer.log",
-    conda:
-        "../../environment.yml"
-    threads: asks("explorer", "threads")
-    resources:
-        gpu=asks("explorer", "gpus"),
-        mem_mb=growing("explorer", "memory_mb"),
-        runtime=growing("explorer", "minutes"),
-    params:
         settings=settings("explorer"),
         command=command("explorer"),
     shell:

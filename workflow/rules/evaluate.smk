@@ -11,7 +11,6 @@ SCORING = ("evaluation/scores.py", "evaluation/metrics.py", "tasks.py")
 rule evaluate:
     input:
         unpack(reads("evaluate")),
-        code=code(*EVALUATION, "tasks.py"),
     output:
         samples=collect(
             "<results>/runs/{{family}}/{{student}}/{{teacher}}/{{method}}/{{seed}}/samples/{task}.jsonl",
@@ -28,6 +27,7 @@ rule evaluate:
         mem_mb=growing("evaluate", "memory_mb"),
         runtime=growing("evaluate", "minutes"),
     params:
+        code=code(*EVALUATION, "tasks.py"),
         settings=settings("evaluate"),
         command=command("evaluate"),
     shell:
@@ -37,7 +37,6 @@ rule evaluate:
 rule score:
     input:
         unpack(reads("score")),
-        code=code(*SCORING),
     output:
         f"{RUN}/documents.csv.gz",
     log:
@@ -46,6 +45,7 @@ rule score:
     conda:
         "../../environment.yml"
     params:
+        code=code(*SCORING),
         command=command("score"),
     shell:
         "{params.command} > {log:q} 2>&1"
@@ -55,7 +55,6 @@ rule score:
 rule exact_judge:
     input:
         unpack(reads("exact_judge")),
-        code=code("judge", "world", *SCORING),
     output:
         documents=f"{RUN}/judge_documents.csv.gz",
         verdicts=f"{RUN}/judge.jsonl",
@@ -65,6 +64,7 @@ rule exact_judge:
     conda:
         "../../environment.yml"
     params:
+        code=code("judge", "world", *SCORING),
         command=command("exact_judge"),
     shell:
         "{params.command} > {log:q} 2>&1"
@@ -76,7 +76,6 @@ if PLAN.judge_settings:
     rule judge:
         input:
             unpack(reads("judge")),
-            code=code("judge", *SCORING),
         output:
             documents="<results>/judge/documents.csv.gz",
             verdicts="<results>/judge/judge.jsonl",
@@ -88,6 +87,7 @@ if PLAN.judge_settings:
         conda:
             "../../environment.yml"
         params:
+            code=code("judge", *SCORING),
             settings=settings("judge"),
             command=command("judge"),
         shell:
@@ -97,7 +97,6 @@ if PLAN.judge_settings:
 rule scores:
     input:
         unpack(reads("scores")),
-        code=code(*SCORING),
     output:
         scores="<results>/scores.csv",
         documents="<results>/documents.csv.gz",
@@ -109,6 +108,7 @@ rule scores:
     conda:
         "../../environment.yml"
     params:
+        code=code(*SCORING),
         record=repr(PLAN.record()),
         command=command("scores"),
     shell:

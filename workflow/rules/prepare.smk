@@ -1,6 +1,4 @@
 rule data:
-    input:
-        code=code("world", "data/prepare.py", "data/sources.py", "tasks.py"),
     output:
         manifest="<results>/data/manifest.json",
         train="<results>/data/train.jsonl",
@@ -11,6 +9,7 @@ rule data:
     conda:
         "../../environment.yml"
     params:
+        code=code("world", "data/prepare.py", "data/sources.py", "tasks.py"),
         settings=settings("data"),
         command=command("data"),
     shell:
@@ -20,7 +19,6 @@ rule data:
 rule tokenizer:
     input:
         unpack(reads("tokenizer")),
-        code=code("models/tokenizers.py", "models/families.py"),
     output:
         "<results>/tokenizers/{family}/tokenizer.json",
     log:
@@ -28,6 +26,7 @@ rule tokenizer:
     conda:
         "../../environment.yml"
     params:
+        code=code("models/tokenizers.py", "models/families.py"),
         settings=settings("tokenizer"),
         command=command("tokenizer"),
     shell:
@@ -40,7 +39,6 @@ PROMPT_CODE = ("data/prompts.py", "data/template.py", "models/tokenizers.py", "m
 rule prompts:
     input:
         unpack(reads("prompts")),
-        code=code(*PROMPT_CODE, "tasks.py"),
     output:
         summary="<results>/prompts/{family}/summary.json",
         tasks=collect("<results>/prompts/{{family}}/{task}.jsonl", task=TASKS),
@@ -50,6 +48,7 @@ rule prompts:
     conda:
         "../../environment.yml"
     params:
+        code=code(*PROMPT_CODE, "tasks.py"),
         settings=settings("prompts"),
         command=command("prompts"),
     shell:
@@ -64,6 +63,7 @@ use rule prompts as released_prompts with:
     log:
         "<logs>/released_prompts/{family}.log",
     params:
+        code=code(*PROMPT_CODE, "tasks.py"),
         settings=settings("released_prompts"),
         command=command("released_prompts"),
 
@@ -72,7 +72,6 @@ use rule prompts as released_prompts with:
 rule check:
     input:
         unpack(reads("check")),
-        code=code("models/tokenizers.py", "models/families.py"),
     output:
         "<results>/checks/{family}/{size}.json",
     log:
@@ -81,6 +80,7 @@ rule check:
     conda:
         "../../environment.yml"
     params:
+        code=code("models/tokenizers.py", "models/families.py"),
         settings=settings("check"),
         command=command("check"),
     shell:

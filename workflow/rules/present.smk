@@ -9,7 +9,6 @@ rule tables:
         costs=rules.scores.output.costs,
         published=str(HOME / "results/published.csv"),
         analyses=PROBED,
-        code=REPORTING,
     output:
         [reported(found) for found in registry.table_outputs(RECORD)],
     log:
@@ -18,6 +17,7 @@ rule tables:
     conda:
         "../../environment.yml"
     params:
+        code=REPORTING,
         folder=subpath(output[0], parent=True),
         analyses=f"--analyses {PLAN.results}/analyses" if PROBED else "",
     shell:
@@ -33,7 +33,6 @@ rule analysis_table:
         scores=rules.scores.output.scores,
         documents=rules.scores.output.documents,
         analysis="<results>/analyses/{analysis}.csv",
-        code=REPORTING,
     output:
         collect("<results>/tables/{{analysis}}.{kind}", kind=registry.TABLE_KINDS),
     log:
@@ -44,6 +43,7 @@ rule analysis_table:
     conda:
         "../../environment.yml"
     params:
+        code=REPORTING,
         analyses=subpath(input.analysis, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
@@ -67,7 +67,6 @@ rule figures:
         record=rules.scores.output.record,
         estimates="<results>/tables/estimates.csv",
         differences="<results>/tables/differences.csv",
-        code=REPORTING,
     output:
         [reported(found) for found in registry.figure_outputs(RECORD)],
     log:
@@ -76,6 +75,7 @@ rule figures:
     conda:
         "../../environment.yml"
     params:
+        code=REPORTING,
         tables=subpath(input.estimates, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
@@ -90,7 +90,6 @@ rule page:
         figures=presented(".svg", ".txt"),
         explored="<results>/analyses/explorer.json" if "explorer" in config["analyses"] else [],
         templates=[str(path) for path in sorted((HOME / "atkd/reporting/templates").iterdir())],
-        code=REPORTING,
     output:
         index=report("<results>/index.html", caption="../report/index.rst", category="Run"),
         samples=report("<results>/samples.html", caption="../report/samples.rst", category="Run"),
@@ -100,6 +99,7 @@ rule page:
     conda:
         "../../environment.yml"
     params:
+        code=REPORTING,
         folder=subpath(output.index, parent=True),
     shell:
         "python -m atkd report html --run {params.folder:q} > {log:q} 2>&1"

@@ -6,7 +6,6 @@ TRAINING = ("training", "losses", "models", "data/sequences.py", "data/template.
 rule base:
     input:
         unpack(reads("base")),
-        code=code(*TRAINING),
     output:
         "<results>/models/{family}/{size}/seed{seed}/base/manifest.json",
     log:
@@ -20,6 +19,7 @@ rule base:
         mem_mb=growing("base", "memory_mb"),
         runtime=growing("base", "minutes"),
     params:
+        code=code(*TRAINING),
         settings=settings("base"),
         command=command("base"),
     shell:
@@ -36,7 +36,6 @@ rule bases:
 rule teacher:
     input:
         unpack(reads("teacher")),
-        code=code(*TRAINING),
     output:
         "<results>/models/{family}/{size}/seed{seed}/teacher/manifest.json",
     log:
@@ -50,6 +49,7 @@ rule teacher:
         mem_mb=growing("teacher", "memory_mb"),
         runtime=growing("teacher", "minutes"),
     params:
+        code=code(*TRAINING),
         settings=settings("teacher"),
         command=command("teacher"),
     shell:
@@ -60,12 +60,12 @@ rule teacher:
 use rule teacher as early_teacher with:
     input:
         unpack(reads("early_teacher")),
-        code=code(*TRAINING),
     output:
         "<results>/models/{family}/{size}/seed{seed}/early_teacher/manifest.json",
     log:
         "<logs>/models/{family}/{size}/seed{seed}/early_teacher.log",
     params:
+        code=code(*TRAINING),
         settings=settings("early_teacher"),
         command=command("early_teacher"),
 
@@ -73,7 +73,6 @@ use rule teacher as early_teacher with:
 rule text:
     input:
         unpack(reads("text")),
-        code=code(*TRAINING),
     output:
         "<results>/text/{family}/{size}/seed{seed}/teacher.jsonl",
     log:
@@ -87,6 +86,7 @@ rule text:
         mem_mb=growing("text", "memory_mb"),
         runtime=growing("text", "minutes"),
     params:
+        code=code(*TRAINING),
         settings=settings("text"),
         command=command("text"),
     shell:
@@ -97,7 +97,6 @@ rule text:
 rule cache:
     input:
         unpack(reads("cache")),
-        code=code(*TRAINING),
     output:
         "<results>/cache/{family}/{size}/seed{seed}/{sequences}/manifest.json",
     log:
@@ -111,6 +110,7 @@ rule cache:
         mem_mb=growing("cache", "memory_mb"),
         runtime=growing("cache", "minutes"),
     params:
+        code=code(*TRAINING),
         settings=settings("cache"),
         command=command("cache"),
     shell:
@@ -120,7 +120,6 @@ rule cache:
 rule student:
     input:
         unpack(reads("student")),
-        code=code(*TRAINING),
     output:
         "<results>/students/{family}/{student}/{teacher}/{method}/seed{seed}/manifest.json",
     log:
@@ -134,6 +133,7 @@ rule student:
         mem_mb=growing("student", "memory_mb"),
         runtime=growing("student", "minutes"),
     params:
+        code=code(*TRAINING),
         settings=settings("student"),
         command=command("student"),
     shell:
