@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -189,8 +190,23 @@ def read_entries(entries: list[Row], folder: Path, notes: list[str]) -> Iterator
             path = download(entry, folder) if "url" in entry else Path(entry["file"])
             kind = entry.get("format") or (format_of(entry["url"]) if "url" in entry else "")
             placed = read_place(path, kind, entry.get("split", ""))
-        for place, row in placed:
+        for place, row in _between(placed, entry):
             yield place, _renamed(place, row, entry.get("columns", {}))
+
+
+def _between(placed: Iterable[Placed], entry: Row) -> Iterator[Placed]:
+    """The rows of the places that an entry's `rows` names, all without it."""
+    if "rows" not in entry:
+        yield from placed
+        return
+    first, last = entry["rows"]
+    count = 0
+    for found in itertools.islice(placed, first, last):
+        count += 1
+        yield found
+    if count < last - first:
+        name = entry.get("file") or entry.get("url") or entry["id"]
+        raise InputError(f"{name}: rows {first} to {last} are asked for; found {first + count}")
 
 
 def _renamed(place: str, row: Row, columns: dict[str, str]) -> Row:

@@ -227,6 +227,21 @@ def test_hub_files_of_different_columns_are_named(
     assert f"hub: cannot be loaded at main ({says})" in str(caught.value)
 
 
+@pytest.mark.case(
+    "data", "`rows: [2, 9]` of a file of four rows", "rows 2 to 9 are asked for; found 4"
+)
+def test_parts_of_a_file_share_no_row(says: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines([{"n": n} for n in range(4)]))
+
+    def part(first: int, last: int) -> list[int]:
+        return [row["n"] for row in rows_of({"file": str(path), "rows": [first, last]})]
+
+    assert part(0, 3) == [0, 1, 2] and part(3, 4) == [3] and part(2, 2) == []
+    with pytest.raises(InputError, match=says):
+        part(2, 9)
+
+
 def test_a_nested_column_may_be_null(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"a": {"b": 1}, "c.d": 2}, {"a": None, "c.d": 3}]))
     entry = {"file": str(tmp_path / "a.jsonl"), "columns": {"x": "a.b", "y": "c.d"}}
