@@ -206,7 +206,8 @@ def _between(placed: Iterable[Placed], entry: Row) -> Iterator[Placed]:
         yield found
     if count < last - first:
         name = entry.get("file") or entry.get("url") or entry["id"]
-        raise InputError(f"{name}: rows {first} to {last} are asked for; found {first + count}")
+        asked = f"the {last - first} rows from {first} to {last}"
+        raise InputError(f"{name}: {asked} are asked for; found {count} of them")
 
 
 def _renamed(place: str, row: Row, columns: dict[str, str]) -> Row:

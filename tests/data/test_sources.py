@@ -228,7 +228,9 @@ def test_hub_files_of_different_columns_are_named(
 
 
 @pytest.mark.case(
-    "data", "`rows: [2, 9]` of a file of four rows", "rows 2 to 9 are asked for; found 4"
+    "data",
+    "`rows: [2, 9]` of a file of four rows",
+    "the 7 rows from 2 to 9 are asked for; found 2 of them",
 )
 def test_parts_of_a_file_share_no_row(says: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
@@ -240,6 +242,8 @@ def test_parts_of_a_file_share_no_row(says: str, tmp_path: Path) -> None:
     assert part(0, 3) == [0, 1, 2] and part(3, 4) == [3] and part(2, 2) == []
     with pytest.raises(InputError, match=says):
         part(2, 9)
+    with pytest.raises(InputError, match="the 1 rows from 7 to 8 are asked for; found 0"):
+        part(7, 8)
 
 
 def test_a_nested_column_may_be_null(tmp_path: Path) -> None:
