@@ -192,6 +192,8 @@ def own_data(folder: Path) -> None:
     (recipe,) = blocks(TEXTS[ROOT / "config/README.md"], "yaml own")
     assert len(recipe.splitlines()) <= 10
     (folder / "mine.yaml").write_text(recipe, encoding="utf-8")
+    (pair,) = blocks(TEXTS[ROOT / "config/README.md"], "yaml pair")
+    (folder / "qwen.yaml").write_text(pair, encoding="utf-8")
     rows = [{"question": f"Say {n}.", "answer": str(n)} for n in range(9)]
     write_jsonl(folder / "data/support.jsonl", rows)
     parquet.write_table(pa.Table.from_pylist(rows[:2]), folder / "data/held_out.parquet")
@@ -215,7 +217,7 @@ def test_own_data_are_read_as_shown(place: Path) -> None:
 
 def listed_by_make(line: str, place: Path) -> None:
     """`make TARGET`: make knows what it would run."""
-    done = run(["make", "-n", *line.split()[1:]], place / "fresh")
+    done = run(["make", "-n", *shlex.split(line)[1:]], place / "fresh")
     assert done.returncode == 0, done.stdout
 
 
@@ -238,6 +240,12 @@ def executed(line: str, place: Path) -> None:
     """`python -m atkd ...`: run."""
     done = run([sys.executable, *line.split()[1:]], place / "finished")
     assert done.returncode == 0, done.stdout
+
+
+def exported(line: str, place: Path) -> None:
+    """`python -m atkd export ...`: tests/test_hub.py runs it on what it has trained."""
+    text = (ROOT / "tests/test_hub.py").read_text(encoding="utf-8")
+    assert f"{line.partition('export ')[2].rpartition(' ')[0]}" in text
 
 
 def collected(line: str, place: Path) -> None:
@@ -270,11 +278,12 @@ def activated(line: str, place: Path) -> None:
 
 
 TREATED: dict[str, Callable[[str, Path], None]] = {
-    r"make [a-z]+( CONFIG=\S+)?": listed_by_make,
+    r"make [a-z-]+( CONFIG=(\S+|\"[^\"]+\"))?": listed_by_make,
     r"(ATKD_WARM= )?snakemake .*": lambda line, place: listed_by_snakemake(
         line.partition("snakemake ")[2], place
     ),
     r"python -m atkd [a-z-]+ --config \S+ --run \S+": spelled_out,
+    r"python -m atkd export .*": exported,
     r"python -m atkd .*": executed,
     r"python -m pytest .*": collected,
     r"python examples/\w+\.py": run_elsewhere,
