@@ -28,6 +28,7 @@ ALLOWED = {
         "runtime", "tasks", "methods", "analyses", "models.families", "evaluation.metrics",
     },
     "jobs": {"runtime"},
+    "code": {"runtime"},
     "layout": {"runtime", "tasks", "config", "methods", "grid", "jobs"},
     "plan": {"runtime", "tasks", "config", "methods", "analyses", "grid", "jobs", "layout"},
     "forecast": {"tasks", "config", "grid", "jobs", "layout", "plan", "models", "data", "world"},

@@ -15,13 +15,13 @@ import pytest
 import yaml
 from helpers import PACKAGE, ROOT, Snakemake, copy_of_checkout, edges, smoke
 
+from atkd import code
 from atkd.__main__ import STAGES
 from atkd.config import checked
 from atkd.jobs import JOBS
 from atkd.plan import Plan
 
 NAME = ("--configfile", "config/faked.yaml")
-INPUTS = r"^(?:local)?rule (\w+):\n {4}input: (.*)$"
 FOLLOWS = {
     "data": "tokenizer prompts base teacher text cache student exact_judge",
     "tokenizer": "prompts base teacher student",
@@ -129,19 +129,12 @@ def chain(rules: str) -> set[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def named(faked: Path, snakemake: Snakemake) -> dict[str, set[str]]:
-    """Rule -> the files of the package that its jobs read, from one listing."""
-    listing = snakemake(faked, "-n", "-F", *NAME).stdout
-    found: dict[str, set[str]] = {}
-    for rule, inputs in re.findall(INPUTS, listing, re.MULTILINE):
-        found.setdefault(rule, set()).update(inputs.split(", "))
-    return found
+RULES = {*FOLLOWS, *(name for names in FOLLOWS.values() for name in names.split())}
 
 
 @pytest.mark.parametrize("name", EDITED)
-def test_rules_read_the_files_that_they_use(named: dict[str, set[str]], name: str) -> None:
-    direct = {rule for rule, inputs in named.items() if f"atkd/{name}" in inputs}
+def test_rules_read_the_files_that_they_use(name: str) -> None:
+    direct = {rule for rule in RULES if PACKAGE / name in code.files(rule)}
     assert chain(" ".join(direct)) == chain(EDITED[name])
 
 
@@ -278,17 +271,21 @@ def imported(module: str) -> set[str]:
     return found
 
 
-def test_rules_name_all_that_their_stages_import(checkout: Path, snakemake: Snakemake) -> None:
-    probes = ["fidelity", "crosscheck", "uncertainty", "landscape", "diversity", "curves"]
-    explorer = "results/world/analyses/explorer.json"
-    more = ["--config", "analyses=[remedies]"]
-    listing = snakemake(checkout, "-n", "-F", "all", *probes, explorer, *more).stdout
-    seen = set()
-    for rule, inputs in re.findall(INPUTS, listing, re.MULTILINE):
-        if rule not in JOBS or rule in seen:
-            continue
-        seen.add(rule)
-        named = {name.removeprefix("atkd/") for name in inputs.split(", ")}
-        wanted = imported(STAGES[JOBS[rule][0]].module.removeprefix("atkd."))
-        assert {name for name in wanted - named if not name.startswith(UNNAMED)} == set(), rule
-    assert seen >= JOBS.keys() - {"judge", "check", "released_prompts"}
+# The stage of the rule judge is also the exact judge's, of which that rule uses nothing.
+@pytest.mark.parametrize("rule", sorted(JOBS.keys() - {"judge"}))
+def test_rules_name_all_that_their_stages_import(rule: str) -> None:
+    named = {str(path.relative_to(PACKAGE)) for path in code.files(rule)}
+    wanted = imported(STAGES[JOBS[rule][0]].module.removeprefix("atkd."))
+    assert {name for name in wanted - named if not name.startswith(UNNAMED)} == set()
+
+
+def test_every_rule_that_runs_a_stage_names_its_code() -> None:
+    paths = sorted((ROOT / "workflow/rules").glob("*.smk"))
+    text = "\n".join(path.read_text("utf-8") for path in paths)
+    head = r"^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:\n((?:.+\n)+)"
+    rules = dict(re.findall(head, text, re.MULTILINE))
+    runs = ("python -m atkd", "command(")
+    running = {rule for rule, body in rules.items() if any(each in body for each in runs)}
+    assert running == {*code.CODE}
+    for rule in running:
+        assert f'code=code.digest("{rule}"),' in rules[rule], rule

@@ -13,15 +13,7 @@ rule fidelity_of:
         mem_mb=growing("fidelity_of", "memory_mb"),
         runtime=growing("fidelity_of", "minutes"),
     params:
-        code=code(
-            "evaluation/fidelity.py",
-            "evaluation/probe.py",
-            "evaluation/references.py",
-            "evaluation/settings.py",
-            "world",
-            "models",
-            "tasks.py",
-        ),
+        code=code.digest("fidelity_of"),
         settings=settings("fidelity_of"),
         command=command("fidelity_of"),
     shell:
@@ -43,7 +35,7 @@ rule fidelity:
     conda:
         "../../environment.yml"
     params:
-        code=code("evaluation/fidelity.py"),
+        code=code.digest("fidelity"),
     shell:
         "python -m atkd fidelity collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -63,7 +55,7 @@ rule crosscheck_of:
         mem_mb=growing("crosscheck_of", "memory_mb"),
         runtime=growing("crosscheck_of", "minutes"),
     params:
-        code=code("evaluation/mmlu_crosscheck.py", "evaluation/settings.py", "models", *SCORING),
+        code=code.digest("crosscheck_of"),
         settings=settings("crosscheck_of"),
         command=command("crosscheck_of"),
     shell:
@@ -81,7 +73,7 @@ rule crosscheck:
     conda:
         "../../environment.yml"
     params:
-        code=code("evaluation/mmlu_crosscheck.py"),
+        code=code.digest("crosscheck"),
     shell:
         "python -m atkd crosscheck collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -101,18 +93,7 @@ rule uncertainty_of:
         mem_mb=growing("uncertainty_of", "memory_mb"),
         runtime=growing("uncertainty_of", "minutes"),
     params:
-        code=code(
-            "analysis/uncertainty.py",
-            "evaluation/probe.py",
-            "evaluation/references.py",
-            "evaluation/settings.py",
-            "losses/weighting.py",
-            "models",
-            "world/grammar.py",
-            "data/sequences.py",
-            "data/template.py",
-            "tasks.py",
-        ),
+        code=code.digest("uncertainty_of"),
         settings=settings("uncertainty_of"),
         command=command("uncertainty_of"),
     shell:
@@ -134,7 +115,7 @@ rule uncertainty:
     conda:
         "../../environment.yml"
     params:
-        code=code("analysis/uncertainty.py"),
+        code=code.digest("uncertainty"),
     shell:
         "python -m atkd uncertainty collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -154,15 +135,7 @@ rule landscape_of:
         mem_mb=growing("landscape_of", "memory_mb"),
         runtime=growing("landscape_of", "minutes"),
     params:
-        code=code(
-            "analysis/landscape.py",
-            "evaluation/probe.py",
-            "evaluation/references.py",
-            "evaluation/settings.py",
-            "models",
-            "world/grammar.py",
-            "tasks.py",
-        ),
+        code=code.digest("landscape_of"),
         settings=settings("landscape_of"),
         command=command("landscape_of"),
     shell:
@@ -184,7 +157,7 @@ rule landscape:
     conda:
         "../../environment.yml"
     params:
-        code=code("analysis/landscape.py"),
+        code=code.digest("landscape"),
     shell:
         "python -m atkd landscape collect --found {input.found:q} --output {output:q} > {log:q} 2>&1"
 
@@ -200,7 +173,7 @@ rule diversity:
     conda:
         "../../environment.yml"
     params:
-        code=code("analysis/diversity.py"),
+        code=code.digest("diversity"),
         settings=settings("diversity"),
         command=command("diversity"),
     shell:
@@ -218,7 +191,7 @@ rule curves:
     conda:
         "../../environment.yml"
     params:
-        code=code("analysis/curves.py"),
+        code=code.digest("curves"),
         settings=settings("curves"),
         command=command("curves"),
     shell:
@@ -240,19 +213,7 @@ rule explorer:
         mem_mb=growing("explorer", "memory_mb"),
         runtime=growing("explorer", "minutes"),
     params:
-        code=code(
-            "analysis/explorer.py",
-            "analysis/uncertainty.py",
-            "evaluation/probe.py",
-            "evaluation/references.py",
-            "evaluation/settings.py",
-            "losses",
-            "models",
-            "world/grammar.py",
-            "data/sequences.py",
-            "data/template.py",
-            "tasks.py",
-        ),
+        code=code.digest("explorer"),
         settings=settings("explorer"),
         command=command("explorer"),
     shell:

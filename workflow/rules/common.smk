@@ -14,13 +14,13 @@ os.environ |= {
 
 from snakemake.exceptions import WorkflowError
 
+from atkd import code
 from atkd import config as configuration
 from atkd.judge import judge
 from atkd.models.families import FAMILIES as KNOWN_FAMILIES
 from atkd.plan import Plan
 from atkd.runtime import fork_server
-from atkd.runtime.files import InputError, folder_lock, sha256, write_json
-from atkd.runtime.provenance import settings_hash
+from atkd.runtime.files import InputError, folder_lock, write_json
 from atkd.tasks import TASKS as KNOWN_TASKS
 
 try:
@@ -69,18 +69,6 @@ def start_fork_server():
         workflow.globals["fork_server"] = fork_server.start(
             [KNOWN_FAMILIES[name].modeling for name in FAMILIES if name in KNOWN_FAMILIES]
         )
-
-
-def code(*names):
-    """What stands for the package's files, by folder or file: an edit reruns a rule.
-
-    A parameter, not an input: a hundred files of every job are most of the time of a large graph.
-    """
-    places = [HOME / "atkd" / name for name in names]
-    found = [sorted(p.rglob("*")) if p.is_dir() else [p] for p in places]
-    kinds = (".py", ".yaml", ".html")
-    files = sorted({path for paths in found for path in paths if path.suffix in kinds})
-    return settings_hash([[str(path.relative_to(HOME)), sha256(path)] for path in files])
 
 
 def of(kind, what):

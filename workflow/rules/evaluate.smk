@@ -1,13 +1,3 @@
-EVALUATION = (
-    "evaluation/evaluate.py",
-    "evaluation/settings.py",
-    "evaluation/metrics.py",
-    "evaluation/lm_eval_tasks",
-    "models",
-)
-SCORING = ("evaluation/scores.py", "evaluation/metrics.py", "tasks.py")
-
-
 rule evaluate:
     input:
         unpack(reads("evaluate")),
@@ -27,7 +17,7 @@ rule evaluate:
         mem_mb=growing("evaluate", "memory_mb"),
         runtime=growing("evaluate", "minutes"),
     params:
-        code=code(*EVALUATION, "tasks.py"),
+        code=code.digest("evaluate"),
         settings=settings("evaluate"),
         command=command("evaluate"),
     shell:
@@ -45,7 +35,7 @@ rule score:
     conda:
         "../../environment.yml"
     params:
-        code=code(*SCORING),
+        code=code.digest("score"),
         command=command("score"),
     shell:
         "{params.command} > {log:q} 2>&1"
@@ -64,7 +54,7 @@ rule exact_judge:
     conda:
         "../../environment.yml"
     params:
-        code=code("judge", "world", *SCORING),
+        code=code.digest("exact_judge"),
         command=command("exact_judge"),
     shell:
         "{params.command} > {log:q} 2>&1"
@@ -87,7 +77,7 @@ if PLAN.judge_settings:
         conda:
             "../../environment.yml"
         params:
-            code=code("judge", *SCORING),
+            code=code.digest("judge"),
             settings=settings("judge"),
             command=command("judge"),
         shell:
@@ -108,7 +98,7 @@ rule scores:
     conda:
         "../../environment.yml"
     params:
-        code=code(*SCORING),
+        code=code.digest("scores"),
         record=repr(PLAN.record()),
         command=command("scores"),
     shell:

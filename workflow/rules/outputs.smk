@@ -8,16 +8,6 @@ PROBED = [
 ]
 FROZEN = HOME / "results/reference" / config["name"]
 REFERENCE = f"--reference {FROZEN}" if (FROZEN / "scores.csv").is_file() else ""
-REPORTING = code(
-    "statistics",
-    "reporting",
-    "tasks.py",
-    "methods.py",
-    "analyses.py",
-    "models/families.py",
-    "evaluation/metrics.py",
-    "evaluation/scores.py",
-)
 
 
 def reported(found):

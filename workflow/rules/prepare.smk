@@ -9,7 +9,7 @@ rule data:
     conda:
         "../../environment.yml"
     params:
-        code=code("world", "data/prepare.py", "data/sources.py", "tasks.py"),
+        code=code.digest("data"),
         settings=settings("data"),
         command=command("data"),
     shell:
@@ -26,14 +26,11 @@ rule tokenizer:
     conda:
         "../../environment.yml"
     params:
-        code=code("models/tokenizers.py", "models/families.py"),
+        code=code.digest("tokenizer"),
         settings=settings("tokenizer"),
         command=command("tokenizer"),
     shell:
         "{params.command} > {log:q} 2>&1"
-
-
-PROMPT_CODE = ("data/prompts.py", "data/template.py", "models/tokenizers.py", "models/families.py")
 
 
 rule prompts:
@@ -48,7 +45,7 @@ rule prompts:
     conda:
         "../../environment.yml"
     params:
-        code=code(*PROMPT_CODE, "tasks.py"),
+        code=code.digest("prompts"),
         settings=settings("prompts"),
         command=command("prompts"),
     shell:
@@ -63,7 +60,7 @@ use rule prompts as released_prompts with:
     log:
         "<logs>/released_prompts/{family}.log",
     params:
-        code=code(*PROMPT_CODE, "tasks.py"),
+        code=code.digest("released_prompts"),
         settings=settings("released_prompts"),
         command=command("released_prompts"),
 
@@ -80,7 +77,7 @@ rule check:
     conda:
         "../../environment.yml"
     params:
-        code=code("models/tokenizers.py", "models/families.py"),
+        code=code.digest("check"),
         settings=settings("check"),
         command=command("check"),
     shell:

@@ -17,7 +17,7 @@ rule tables:
     conda:
         "../../environment.yml"
     params:
-        code=REPORTING,
+        code=code.digest("tables"),
         folder=subpath(output[0], parent=True),
         analyses=f"--analyses {PLAN.results}/analyses" if PROBED else "",
     shell:
@@ -43,7 +43,7 @@ rule analysis_table:
     conda:
         "../../environment.yml"
     params:
-        code=REPORTING,
+        code=code.digest("analysis_table"),
         analyses=subpath(input.analysis, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
@@ -75,7 +75,7 @@ rule figures:
     conda:
         "../../environment.yml"
     params:
-        code=REPORTING,
+        code=code.digest("figures"),
         tables=subpath(input.estimates, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
@@ -99,7 +99,7 @@ rule page:
     conda:
         "../../environment.yml"
     params:
-        code=REPORTING,
+        code=code.digest("page"),
         folder=subpath(output.index, parent=True),
     shell:
         "python -m atkd report html --run {params.folder:q} > {log:q} 2>&1"

@@ -1,8 +1,5 @@
 # Methods, splits and released switches reach a training through its settings (atkd/methods.py), and
 # evaluation prompts not at all.
-TRAINING = ("training", "losses", "models", "data/sequences.py", "data/template.py")
-
-
 rule base:
     input:
         unpack(reads("base")),
@@ -19,7 +16,7 @@ rule base:
         mem_mb=growing("base", "memory_mb"),
         runtime=growing("base", "minutes"),
     params:
-        code=code(*TRAINING),
+        code=code.digest("base"),
         settings=settings("base"),
         command=command("base"),
     shell:
@@ -49,7 +46,7 @@ rule teacher:
         mem_mb=growing("teacher", "memory_mb"),
         runtime=growing("teacher", "minutes"),
     params:
-        code=code(*TRAINING),
+        code=code.digest("teacher"),
         settings=settings("teacher"),
         command=command("teacher"),
     shell:
@@ -65,7 +62,7 @@ use rule teacher as early_teacher with:
     log:
         "<logs>/models/{family}/{size}/seed{seed}/early_teacher.log",
     params:
-        code=code(*TRAINING),
+        code=code.digest("early_teacher"),
         settings=settings("early_teacher"),
         command=command("early_teacher"),
 
@@ -86,7 +83,7 @@ rule text:
         mem_mb=growing("text", "memory_mb"),
         runtime=growing("text", "minutes"),
     params:
-        code=code(*TRAINING),
+        code=code.digest("text"),
         settings=settings("text"),
         command=command("text"),
     shell:
@@ -110,7 +107,7 @@ rule cache:
         mem_mb=growing("cache", "memory_mb"),
         runtime=growing("cache", "minutes"),
     params:
-        code=code(*TRAINING),
+        code=code.digest("cache"),
         settings=settings("cache"),
         command=command("cache"),
     shell:
@@ -133,7 +130,7 @@ rule student:
         mem_mb=growing("student", "memory_mb"),
         runtime=growing("student", "minutes"),
     params:
-        code=code(*TRAINING),
+        code=code.digest("student"),
         settings=settings("student"),
         command=command("student"),
     shell:
