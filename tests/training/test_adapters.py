@@ -41,6 +41,7 @@ def test_adapters_are_trained_alone_and_merge_to_the_same_model(family: str) -> 
     assert any("embed" in name for name in same) and same != before.keys()
 
 
+@pytest.mark.slow
 def test_a_teacher_with_adapters_resumes_to_the_same(tmp_path: Path) -> None:
     root, knobs = prepared(tmp_path), {"lora_rank": 4}
     whole = train(root, "teacher", "whole", base="base", knobs=knobs)
