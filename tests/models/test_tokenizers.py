@@ -344,7 +344,7 @@ def test_training_is_deterministic_across_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "family", "message"),
     [
-        ({}, "opt", "found nothing, expected one of folder, files, hub"),
+        ({}, "opt", "found nothing, expected one of folder, files, gguf, hub"),
         ({"folder": "/nowhere"}, "opt", "/nowhere is not a folder"),
         ({"files": "/nowhere"}, "llama", "tokenizer.model not found"),
         ({"files": "/nowhere"}, "bloom", "found 'bloom', .*expected one of opt, pythia, llama"),
