@@ -55,7 +55,7 @@ def test_an_unknown_family_is_named_with_the_known_ones(use: str) -> None:
         "train": lambda: tokenizers.train_tokenizer("bloom", TEXT, 262),
         "open": lambda: tokenizers.open_tokenizer({"files": "/nowhere"}, "bloom"),
     }
-    with pytest.raises(InputError, match="found 'bloom', .*expected one of opt, pythia, llama"):
+    with pytest.raises(InputError, match=r"found 'bloom', .*expected one of opt, pythia, llama"):
         uses[use]()
 
 
