@@ -94,13 +94,20 @@ def score_lines(scores: Path, run: str) -> str:
     return "\n".join([*head, *lines, ""]) + "\n" if lines else ""
 
 
+def about(stage: str, recipe: Mapping[str, Any] | None) -> str:
+    """What kind of model it is, and what it was trained on."""
+    if recipe is None:
+        return "a pretrained base." if stage == "base" else f"a {stage}, trained on references."
+    of = "the teacher's answers" if recipe["sequences"] == "teacher" else "references"
+    if recipe["loss"] != "cross_entropy":
+        return f"a {stage}, trained by its teacher with the loss `{recipe['loss']}`."
+    return f"a {stage}, trained on {of}."
+
+
 def card(made: Mapping[str, Any], scores: Path) -> str:
     """The model's card, from its provenance and the scores of its run."""
     settings = made["settings"]
     recipe, training = settings.get("recipe"), settings["training"]
-    what = f"a {made['stage']}, trained on the references."
-    if recipe is not None and recipe["loss"] != "cross_entropy":
-        what = f"a student, trained with the loss `{recipe['loss']}`."
     facts = {name: training[name] for name in TRAINED if training.get(name) is not None}
     if "steps" in facts:
         facts.pop("epochs", None)
@@ -110,7 +117,7 @@ def card(made: Mapping[str, Any], scores: Path) -> str:
         run=made["run"],
         title=family_title(settings["family"]),
         parameters=made["parameters"],
-        what=what,
+        what=about(made["stage"], recipe),
         scores=score_lines(scores, made["run"]),
         prompt=template("...").rstrip("\n"),
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),

@@ -24,7 +24,7 @@ MADE = {
     "tokens": 99, "commit": "abc",
     "settings": {
         "training": {"learning_rate": 0.001, "steps": 7, "epochs": 3, "batch_size": 4},
-        "recipe": {"loss": "atkd", "settings": {"easy_weight": 0.2}},
+        "recipe": {"loss": "atkd", "sequences": "ground_truth", "settings": {"easy_weight": 0.2}},
     },
 }  # fmt: skip
 
@@ -81,6 +81,15 @@ def test_the_card_says_what_it_is_and_what_it_scored(tmp_path: Path) -> None:
     assert "| dolly | 41.2 | 100 |" in said and "40.0" not in said
     assert "loss `atkd`" in said and "| steps | 7 |" in said and "| easy_weight | 0.2 |" in said
     assert "12,345 parameters" in said and "| epochs" not in said and "Assistant:" in said
+
+
+def test_the_card_says_what_a_model_was_trained_on() -> None:
+    plain = {"loss": "cross_entropy", "sequences": "ground_truth"}
+    assert export.about("base", None) == "a pretrained base."
+    assert export.about("teacher", None) == "a teacher, trained on references."
+    assert export.about("student", plain) == "a student, trained on references."
+    seqkd = plain | {"sequences": "teacher"}
+    assert export.about("student", seqkd) == "a student, trained on the teacher's answers."
 
 
 def test_files_are_those_that_servers_of_models_read(tmp_path: Path) -> None:
